@@ -72,7 +72,9 @@ def make_budget_error() -> BudgetSpent:
 @contextmanager
 def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ()) -> Generator[Asker]:
     """Context manager: open the ledger, and yield an asker for `stage`'s questions that respects the run's budget."""
-    most_images = max((len(s.images) for s in samples), default=0)
+    shown = [(len(s.images), len(s.videos)) for s in samples]
+    most_images = max((images for images, _ in shown), default=0)
+    most_videos = max((videos for _, videos in shown), default=0)
 
     def open_engine(spec: EngineSpec) -> Engine:
         log = get_run_logger()
@@ -80,7 +82,7 @@ def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ())
         spec = pin_model(spec, config.ledger)
         at = f" at {spec.revision}" if spec.revision else ""
         log.info("opening %s engine with %s%s", spec.engine, spec.adapter or spec.model, at)
-        place = Workplace(ImageCache(config.images), config.output / "logs", most_images)
+        place = Workplace(ImageCache(config.images), config.output / "logs", most_images, most_videos)
         engine = open_where_configured(config, spec, place)
         for note in engine.notes:
             log.info("%s", note)

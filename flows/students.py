@@ -36,7 +36,7 @@ from tasks.students.lora import LoraRecipe
 from tasks.students.lora_memory import Memory
 from tasks.students.loss_curves import Progress as StepProgress
 from tasks.students.probe import ProbeRecipe, predict_probe
-from tasks.students.probe_features import Vector, describe_images
+from tasks.students.probe_features import Vector, describe_images, list_pictures
 from tasks.students.settings import AnyStudent, ExternalSpec, ProbeSpec, StudentSpec
 from tasks.students.student_folder import is_trained, read_facts
 from tasks.students.worker_pool import TrainingPool
@@ -175,7 +175,7 @@ class FoldStudents:
         new = [s for s in samples if any(image.sha256 not in self.texts for image in s.images)]
         self.texts |= read_texts(self.config, self.pack, new)
         if isinstance(self.spec, ProbeSpec) and self.spec.images != "none":
-            new = [s for s in samples if any(image.sha256 not in self.vectors for image in s.images)]
+            new = [s for s in samples if any(p.sha256 not in self.vectors for ps in list_pictures(s) for p in ps)]
             self.vectors |= self._describe_images(self.spec, new)
 
     def _describe_images(self, spec: ProbeSpec, samples: Sequence[Sample]) -> dict[str, Vector]:

@@ -111,8 +111,10 @@ def check(
     labelled, pool = (intakes[s].kept if s in intakes else () for s in (Split.LABELLED, Split.UNLABELLED))
     estimator = _Estimator(config, pack, labelled, pool)
     estimates = tuple(estimator.list_estimates())
-    most_images = max((len(s.images) for intake in intakes.values() for s in intake.kept), default=0)
-    place = Workplace(ImageCache(config.images), config.output / "logs", most_images)
+    kept = [sample for intake in intakes.values() for sample in intake.kept]
+    most_images = max((len(s.images) for s in kept), default=0)
+    most_videos = max((len(s.videos) for s in kept), default=0)
+    place = Workplace(ImageCache(config.images), config.output / "logs", most_images, most_videos)
     serve_lines = tuple(_list_serve_lines(config.engines, place))
     newer = tuple(_find_newer_commits(config))
     return CheckReport(intakes, estimates, estimator.measure_training(), newer, serve_lines)
@@ -190,7 +192,7 @@ class _Estimator:
         if self.pack.describe_first:
             describing = Sampling(max_tokens=ask.max_tokens, seed=seed)
             yield self._count(f"{stage}, descriptions", spec, (prompter.describe(s, describing) for s in items))
-        yield self._count(stage, spec, (prompter.classify(s, ask.sample_votes(seed)) for s in items))
+        yield self._count(stage, spec, (prompter.classify(s, ask.sample_votes(seed), show_box=True) for s in items))
 
     def _estimate_direct(self, stage: str, spec: EngineSpec, items: Sequence[Sample]) -> Estimate:
         prompter, sampling = self._make_prompter(spec), Sampling(seed=self.config.seed)

@@ -34,10 +34,12 @@ class LeftOutReason(StrEnum):
     # The codes in left_out.jsonl: the format's reader would skip, misread or reject the example.
     TURNS_DO_NOT_ALTERNATE = "turns_do_not_alternate"
     IMAGES_DO_NOT_MATCH = "images_do_not_match"
+    VIDEOS_DO_NOT_MATCH = "videos_do_not_match"
     BOXES_DO_NOT_MATCH = "boxes_do_not_match"
     IMAGE_UNREADABLE = "image_unreadable"
     NOT_ONE_IMAGE = "not_one_image"
     NOT_ONE_TURN = "not_one_turn"
+    VIDEOS_UNFIT = "videos_unfit"
     SYSTEM_TURN = "system_turn"
     PATH_UNFIT = "path_unfit"
     NO_LABEL = "no_label"
@@ -132,6 +134,7 @@ def make_example(sample: Sample, decision: Decision, prompter: Prompter, subset:
         sample_id=sample.id,
         messages=prompter.training_turns(sample, decision.label, decision.reason, len(boxes)),
         images=sample.images,
+        videos=sample.videos,
         boxes=boxes,
         label=decision.label,
         reason=decision.reason,

@@ -8,6 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.dataset.export.recordings import (
+    Recordings,
+    collect_recordings,
+    describe_recordings,
+    make_swift_environment,
+)
 from tasks.dataset.export.student_set import make_label_examples, write_data
 from tasks.dataset.export.trainer_files import Plain, fill_words, write_configuration
 from tasks.dataset.export.trainer_names import name_for_trainer
@@ -77,9 +83,11 @@ class ExternalRecipe:
         work = work_folder(folder).resolve()
         end_leftovers(work)
         shutil.rmtree(work, ignore_errors=True)
-        command = self._prepare(train, fold, work)
+        recordings = collect_recordings(train)
+        environment = self._make_environment(recordings)
+        command = self._prepare(train, fold, work, recordings, environment)
         try:
-            lines = self._run(command, work, progress)
+            lines = self._run(command, work, progress, environment)
             take_checkpoint(find_checkpoint(work / "output", adapter=self.spec.adapter), work / "checkpoint")
         except EngineError as error:
             log = work / "train.log"
@@ -99,7 +107,9 @@ class ExternalRecipe:
         keep_student(work, folder, facts | describe_training(self.spec, fold, train))
         return folder
 
-    def _prepare(self, train: Sequence[Sample], fold: int, work: Path) -> list[str]:
+    def _prepare(
+        self, train: Sequence[Sample], fold: int, work: Path, recordings: Recordings, environment: Mapping[str, str]
+    ) -> list[str]:
         """Write data set and configuration under `work`, and return the command line."""
         spec, prompter = self.spec, self.prompter
         model = read_qwen_vl(spec.base, self.revision or spec.revision)
@@ -121,19 +131,22 @@ class ExternalRecipe:
             "min_pixels": prompter.min_pixels,
             "max_pixels": prompter.max_pixels,
             "max_tokens": spec.max_tokens,
+            **describe_recordings(prompter.min_pixels, prompter.max_pixels, recordings),
             "deepspeed": str(deepspeed) if deepspeed else None,
         }
         write_configuration(config, _find_configuration(spec), spec.settings, words)
         words["config"] = str(config)
         command = [str(fill_words(word, words, "student.command")) for word in spec.command or _COMMANDS[spec.trainer]]
-        if shutil.which(command[0], path=self._environment.get("PATH")) is None:
+        if shutil.which(command[0], path=environment.get("PATH")) is None:
             raise ConfigError(
                 f"student.command: `{command[0]}` is not on PATH; install the trainer in its own environment and give "
                 "its path, e.g. [/opt/trainer/bin/llamafactory-cli, train, ${config}]"
             )
         return command
 
-    def _run(self, command: Sequence[str], work: Path, progress: Progress) -> list[tuple[int, int, float]]:
+    def _run(
+        self, command: Sequence[str], work: Path, progress: Progress, environment: Mapping[str, str]
+    ) -> list[tuple[int, int, float]]:
         """Run the trainer and report its steps; return (step, total steps, loss) of each line of its log."""
         reported = 0
 
@@ -145,17 +158,17 @@ class ExternalRecipe:
                     reported = lines[-1][0]
                     progress(*lines[-1])
 
-        code = run_child(command, work, self._environment, look)
+        code = run_child(command, work, environment, look)
         if code != 0:
             raise EngineError(f"was killed by signal {256 - code}" if code > 191 else f"ended with exit code {code}")
         look()
         return read_training_log(work / "output")
 
-    @property
-    def _environment(self) -> Mapping[str, str]:
+    def _make_environment(self, recordings: Recordings) -> Mapping[str, str]:
         own: dict[str, str] = {}
         if self.spec.trainer == "swift":
-            own = {"MIN_PIXELS": str(self.prompter.min_pixels), "MAX_PIXELS": str(self.prompter.max_pixels)}
+            bounds = self.prompter.min_pixels, self.prompter.max_pixels
+            own = {name: str(value) for name, value in make_swift_environment(*bounds, recordings).items()}
         elif self.spec.deepspeed is not None:
             own = {"FORCE_TORCHRUN": "1"}  # LLaMA-Factory refuses DeepSpeed on one GPU without it
         return {**os.environ, **own, **self.spec.environment}

@@ -8,7 +8,7 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -17,7 +17,7 @@ import orjson
 from PIL import Image
 
 from tasks.dataset.decisions import LeftOutReason
-from tasks.dataset.export.conversation import UnsupportedExample
+from tasks.dataset.export.conversation import UnsupportedExample, show_frames_as_images
 from tasks.dataset.settings import Format, ImagePaths
 from tasks.items.images import FORMATS
 from tasks.items.pixels import choose_suffix, encode_picture, render_if_different
@@ -25,8 +25,11 @@ from tasks.media import ImageRef
 from tasks.records import Example, Subset
 from tasks.storage.files import describe_full_disk
 
-Row = Callable[[Example, Sequence[str]], dict[str, object]]
-"""A function that makes a row from an example and the names of its image files. It may raise UnsupportedExample."""
+Row = Callable[..., dict[str, object]]
+"""A function that makes a row from an example and the names of its image files. It may raise UnsupportedExample.
+
+If the example has recordings, the names of the frames of each are passed as `videos`.
+"""
 _IMAGES = "images"
 
 
@@ -122,12 +125,19 @@ class ImageNames:
         """
         return [self._name(example, image) for image in example.images]
 
-    def _name(self, example: Example, image: ImageRef) -> str:
+    def name_frames(self, example: Example, *, absolute: bool = False) -> list[list[str]]:
+        """Return the names of the frames of each recording, in order; raises what `name_images` raises.
+
+        With `absolute`, the names are absolute paths, however images are named.
+        """
+        return [[self._name(example, frame, absolute) for frame in video.frames] for video in example.videos]
+
+    def _name(self, example: Example, image: ImageRef, absolute: bool = False) -> str:
         key = image.sha256, image.path
         if key not in self._written:
             self._written[key] = self._write(example, image)
         name = self._written[key]
-        if self._how == "absolute":
+        if absolute or self._how == "absolute":
             return str(self._folder / _IMAGES / name) if name else image.path
         return f"../{_IMAGES}/{name}" if name else os.path.relpath(image.path, self._beside)
 
@@ -186,11 +196,23 @@ class SubsetWriter:
     """Writes a format that has one row per example and one file per subset, and writes its provenance.jsonl.
 
     provenance.jsonl gives each row's id, its manifest and where its label came from. It is a separate file because some
-    readers drop unknown columns (ms-swift), and others are confused by them.
+    readers drop unknown columns (ms-swift), and others are confused by them. `row` gets the frames of recordings with
+    absolute paths or as images, if their reader needs that.
     """
 
-    def __init__(self, folder: Path, name: str, row: Row, names: ImageNames, kind: type[RowFile]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        row: Row,
+        names: ImageNames,
+        kind: type[RowFile],
+        *,
+        frames_as_images: bool = False,
+        absolute_frames: bool = False,
+    ) -> None:
         self._folder, self._name, self._row, self._names, self._kind = folder, name, row, names, kind
+        self._frames_as_images, self._absolute_frames = frames_as_images, absolute_frames
         self._files = {Subset.TRAIN: self._open(Subset.TRAIN)}
         self._rows: Counter[Subset] = Counter()
         self._provenance = JsonLines(folder / "provenance.jsonl")
@@ -201,7 +223,9 @@ class SubsetWriter:
     def write(self, example: Example) -> None:
         """Write the example's row to its subset's file; raises UnsupportedExample if the format can't contain it."""
         subset = example.subset
-        row = self._row(example, self._names.name_images(example))
+        shown = show_frames_as_images(example) if self._frames_as_images else example
+        frames = self._names.name_frames(shown, absolute=self._absolute_frames)
+        row = self._row(shown, self._names.name_images(shown), **({"videos": frames} if frames else {}))
         if subset not in self._files:
             self._files[subset] = self._open(subset)
         self._files[subset].add(row)

@@ -1,12 +1,14 @@
 """Write the training set of a student that LLaMA-Factory or ms-swift trains, in that trainer's format."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tasks.dataset.decisions import decide_labelled, make_example
 from tasks.dataset.export.conversation import mark_boxes
 from tasks.dataset.export.llamafactory import write_dataset_info
-from tasks.dataset.export.swift import open_answer_with_thoughts
+from tasks.dataset.export.swift import describe_videos, open_answer_with_thoughts
+from tasks.media import ImageRef
 from tasks.models.image_cache import ImageCache
 from tasks.prompts.prompter import Prompter
 from tasks.records import Example, Sample
@@ -22,10 +24,14 @@ def write_data(folder: Path, name: str, trainer: str, examples: Sequence[Example
         {"messages": mark_boxes(example).messages(), "images": [image.path for image in example.images]}
         for example in examples
     ]
+    for row, example in zip(rows, examples, strict=True):
+        if example.videos:
+            frames = [[frame.path for frame in video.frames] for video in example.videos]
+            row |= describe_videos(example, frames) if trainer == "swift" else {"videos": frames}
     if trainer == "llamafactory":
         file = folder / f"{name}.json"
         write_json(file, rows)
-        write_dataset_info(folder, [name])
+        write_dataset_info(folder, {name: any(example.videos for example in examples)})
     else:
         for row in rows if thinks else ():
             open_answer_with_thoughts(row)
@@ -45,10 +51,16 @@ def make_label_examples(
     bounds = {"min_pixels": prompter.min_pixels, "max_pixels": prompter.max_pixels, "patch_size": patch_size}
     examples: list[Example] = []
     for sample in train:
-        seen = sample.images
-        if images is not None:
-            seen = tuple(i.model_copy(update={"path": str(images.file(i, **bounds).resolve())}) for i in seen)
         given = decide_labelled(sample, None)
         unboxed = sample.model_copy(update={"boxes": ()})
-        examples.append(make_example(unboxed, given, prompter).model_copy(update={"images": seen}))
+        example = make_example(unboxed, given, prompter)
+        if images is not None:
+            resized = partial(_take_resized, images=images, **bounds)
+            videos = tuple(v.model_copy(update={"frames": tuple(map(resized, v.frames))}) for v in sample.videos)
+            example = example.model_copy(update={"images": tuple(map(resized, sample.images)), "videos": videos})
+        examples.append(example)
     return examples
+
+
+def _take_resized(image: ImageRef, images: ImageCache, **bounds: int) -> ImageRef:
+    return image.model_copy(update={"path": str(images.file(image, **bounds).resolve())})
