@@ -172,7 +172,7 @@ class FoldStudents:
 
     def _read_images(self, samples: Sequence[Sample]) -> None:
         """Read the text on the images, and for probes compute their features, unless they are already known."""
-        new = [s for s in samples if any(image.sha256 not in self.texts for image in s.images)]
+        new = [s for s in samples if any(m.sha256 not in self.texts for m in (*s.images, *s.videos))]
         self.texts |= read_texts(self.config, self.pack, new)
         if isinstance(self.spec, ProbeSpec) and self.spec.images != "none":
             new = [s for s in samples if any(p.sha256 not in self.vectors for ps in list_pictures(s) for p in ps)]
