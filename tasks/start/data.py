@@ -217,7 +217,7 @@ def _write_items(rows: Sequence[Row], found: Found, located: Located, folder: Pa
         item |= {columns.image: [rename(name) for name in get_images(row, found)]} if columns.image else {}
         if columns.video and (videos := get_videos(row, found)):
             item[columns.video] = [rename(v) if isinstance(v, str) else [*map(rename, v)] for v in videos]
-            item |= {columns.fps: row[found.fps]} if columns.fps and row.get(found.fps or "") else {}
+            item |= {columns.fps: row.get(found.fps)} if columns.fps and found.fps else {}
         item |= {columns.output or "": _unwrap(row.get(found.output))}
         lines.append(orjson.dumps(_clean(item), default=str))
     write_bytes(folder / "items.jsonl", b"\n".join(lines) + b"\n")
