@@ -19,7 +19,8 @@ from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
 from tasks.errors import JudgementError
 from tasks.records import NEITHER, ReviewCase, content_digest
-from tasks.review.images import encode_image
+from tasks.review.images import FRAME_PIXELS, encode_image
+from tasks.review.recordings import choose_frames
 from tasks.review.verdicts import Answer, check_size
 from tasks.storage.files import replace_file, write_bytes
 
@@ -135,16 +136,25 @@ def _make_prediction(case: ReviewCase, content: str) -> dict[str, Any]:
 
 
 def _lay_out(case: ReviewCase) -> tuple[str, list[str]]:
-    """Return the item's text, with the places of its images marked, and the images' URLs."""
+    """Return the item's text, with the places of its images and recordings marked, and the images' URLs.
+
+    Of a recording some frames are listed. Label Studio plays only files that a server offers.
+    """
     pieces: list[str] = []
     images: list[str] = []
     for part in case.parts:
         if part.type == "text":
             pieces.append(part.text)
             continue
+        video = choose_frames(part.video) if part.type == "video" else None
+        times = "" if video is None else f" (a recording at {', '.join(f'{time:.1f}' for time in video.times)} s)"
+        first = len(images) + 1
         try:
-            images.append(encode_image(part.image))
-            pieces.append(f"[image {len(images)}]")
+            if video is not None:
+                images += [encode_image(frame, FRAME_PIXELS) for frame in video.frames]
+            elif part.type == "image":
+                images.append(encode_image(part.image))
+            pieces.append(f"[image {first}]" if not times else f"[images {first} to {len(images)}{times}]")
         except OSError as error:
             pieces.append(f"[an image that can't be shown: {error}]")
     return "".join(pieces).strip(), images

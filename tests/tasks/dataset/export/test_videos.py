@@ -146,6 +146,16 @@ def test_what_llamafactory_misreads_for_qwen3_is_left_out(mixed: Example, tmp_pa
         assert [left.reason for left in made.left_out] == left_out
 
 
+def test_frames_that_models_see_smaller_are_written_smaller(tmp_path: Path) -> None:
+    """16 frames share the pixels of eight images; trainers know one bound for the frames of all recordings."""
+    example = ask("<video>", videos=(draw_video(tmp_path, frames=16),))
+    export(tmp_path, example, min_pixels=3136, max_pixels=112 * 168)
+    for name in ("llamafactory/set.json", "swift/set.jsonl"):
+        (frames,) = read_row(tmp_path, name)["videos"]
+        assert {Image.open(frame).size for frame in frames} == {(56, 112)}
+        assert read_numbers(frames) == [*range(16)]
+
+
 def test_a_recording_too_long_for_llamafactory_is_left_out_and_not_cut(tmp_path: Path) -> None:
     example = ask("<video>", videos=(draw_video(tmp_path, frames=40),))
     made = export(tmp_path, example, formats=(Format.LLAMAFACTORY, Format.SWIFT), max_tokens=256)
