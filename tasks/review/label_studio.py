@@ -18,6 +18,7 @@ import orjson
 from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
 from tasks.errors import JudgementError
+from tasks.media import VideoRef
 from tasks.records import NEITHER, ReviewCase, content_digest
 from tasks.review.images import FRAME_PIXELS, encode_image
 from tasks.review.recordings import choose_frames
@@ -146,18 +147,23 @@ def _lay_out(case: ReviewCase) -> tuple[str, list[str]]:
         if part.type == "text":
             pieces.append(part.text)
             continue
-        video = choose_frames(part.video) if part.type == "video" else None
-        times = "" if video is None else f" (a recording at {', '.join(f'{time:.1f}' for time in video.times)} s)"
-        first = len(images) + 1
         try:
-            if video is not None:
-                images += [encode_image(frame, FRAME_PIXELS) for frame in video.frames]
-            elif part.type == "image":
+            if part.type == "image":
                 images.append(encode_image(part.image))
-            pieces.append(f"[image {first}]" if not times else f"[images {first} to {len(images)}{times}]")
+                pieces.append(f"[image {len(images)}]")
+            else:
+                pieces.append(_lay_out_frames(choose_frames(part.video), images))
         except OSError as error:
             pieces.append(f"[an image that can't be shown: {error}]")
     return "".join(pieces).strip(), images
+
+
+def _lay_out_frames(video: VideoRef, images: list[str]) -> str:
+    """Add the URLs of the frames to `images`, and return the mark for their place."""
+    before = len(images)
+    images += [encode_image(frame, FRAME_PIXELS) for frame in video.frames]
+    times = ", ".join(f"{time:.1f}" for time in video.times)
+    return f"[images {before + 1} to {len(images)}: a recording at {times} s]"
 
 
 class _Data(BaseModel):

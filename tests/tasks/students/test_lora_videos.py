@@ -20,7 +20,7 @@ from tasks.students.lora_collator import VideoCollator
 from tasks.students.lora_dataset import make_dataset
 from tasks.students.settings import StudentSpec
 from tests.checkpoints import GENERATIONS
-from tests.tasks.making import draw_video, image, prompter, sample
+from tests.tasks.making import draw_numbered_video, image, prompter, sample
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,11 @@ def asking() -> Prompter:
 def items(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     """A recording, text, a picture between two recordings of different rates, a long recording."""
     folder = tmp_path_factory.mktemp("frames")
-    first, slow, long = draw_video(folder), draw_video(folder, 20, fps=0.5), draw_video(folder, 40, frames=12)
+    first, slow, long = (
+        draw_numbered_video(folder),
+        draw_numbered_video(folder, 20, fps=0.5),
+        draw_numbered_video(folder, 40, frames=12),
+    )
     still = image("still", first.frames[2].path).model_copy(update={"sha256": first.frames[2].sha256})
     contents: list[tuple[Any, ...]] = [("看", first), ("文字",), (slow, "和", still, "和", first), (long, "长")]
     labels = ("申请退款", "查询物流", "反馈破损", "查询物流")
