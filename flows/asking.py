@@ -18,6 +18,7 @@ from flows.config import CommonConfig
 from flows.runners import Shard, open_where_configured, run_as_task, run_shards, split_into_parts
 from flows.ui import Progress
 from tasks.errors import BudgetSpent
+from tasks.items.key_frames import join_frame_texts, list_pictures
 from tasks.items.ocr import Found, OcrReader, Reading, read_images
 from tasks.media import ImageRef
 from tasks.models.ask import Answer, Asker
@@ -143,11 +144,12 @@ def prepare_prompter(config: CommonConfig, pack: Pack, spec: EngineSpec, samples
 
 
 def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> dict[str, str]:
-    """Read the text on each image, and return a dict that maps image digest to text.
+    """Read the text on each image and recording, and return a dict that maps digest to text.
 
     The dict is empty for a pack without `ocr`. One task run does the work; on a cluster several do.
     """
-    images = _list_images(samples) if pack.ocr is not None else []
+    items = list(samples) if pack.ocr is not None else []
+    images = list({picture.sha256: picture for sample in items for picture in list_pictures(sample)}.values())
     if not images:
         return {}
 
@@ -157,7 +159,7 @@ def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> d
             texts = reader.read(images, progress=lambda done, total: progress.move_to(done))
         for unread in reader.unread.values():
             get_run_logger().warning("%s: its text cannot be read: %s", unread.path, unread.detail)
-        return texts
+        return texts | join_frame_texts(items, texts)
 
     if config.runner != "threads":
         return read()

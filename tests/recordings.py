@@ -36,7 +36,7 @@ def read_frame_number(picture: Image.Image) -> int | None:
     row = pixels[height // 4]
     bars = [row[int((bit + 0.5) * width / _BITS)] for bit in range(_BITS)]
     is_upright = all(abs(bar - 128) > 64 for bar in bars) and abs(pixels[3 * height // 4, width // 2] - 128) < 32
-    return sum((bar > 128) << (_BITS - 1 - bit) for bit, bar in enumerate(bars)) if is_upright else None
+    return sum(int(bar > 128) << (_BITS - 1 - bit) for bit, bar in enumerate(bars)) if is_upright else None
 
 
 def draw_recording(

@@ -8,7 +8,6 @@ from functools import partial
 
 from flows.config import DistillConfig, EmitConfig
 from tasks.errors import EngineError
-from tasks.items.known_files import KNOWN, UNPACKED
 from tasks.items.samples import Intake, read_samples
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.identity import make_prompter
@@ -96,15 +95,14 @@ def check(
     for stage in last.stages if isinstance(last, EmitConfig) else ():
         pack.require_labels(stage)
     sets = (Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled), (Split.TEST, config.evaluation)
-    known, unpacked = config.images / KNOWN, config.images / UNPACKED
     intakes = {
         split: read_samples(
             source.manifest,
             source.images,
             pack,
             split,
-            known=known,
-            unpacked=unpacked,
+            video=config.video,
+            cache=config.images,
             progress=partial(progress, split),
         )
         for split, source in sets

@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel
 
 from tasks.errors import PackError
-from tasks.media import ImagePart, Part, TextPart, VideoPart
+from tasks.media import ImagePart, Part, TextPart, VideoPart, digest_part
 from tasks.packs.pack import Pack
 from tasks.packs.pack_file import OcrOption
 from tasks.prompts.recordings import compute_frame_pixels
@@ -290,13 +290,13 @@ def _identify(part: Part) -> object:
 
 
 def _insert_texts(parts: tuple[Part, ...], texts: Mapping[str, str], option: OcrOption | None) -> tuple[Part, ...]:
-    """Return the parts with the text on each image after it, between the delimiters of the pack."""
+    """Return the parts with the text on each image or recording after it, between the delimiters of the pack."""
     if option is None:
         return parts
     shown: list[Part] = []
     for part in parts:
         shown.append(part)
-        if isinstance(part, ImagePart) and (text := texts.get(part.image.sha256, "").strip()):
+        if not isinstance(part, TextPart) and (text := texts.get(digest_part(part), "").strip()):
             # the text on an image must not contain the closing delimiter
             text = text.replace(option.before, " ").replace(option.after, " ")[: option.max_chars]
             shown.append(TextPart(text=option.before + text + option.after, turn=part.turn))

@@ -12,7 +12,6 @@ from tasks.errors import ConfigError, EngineError, ManifestError
 from tasks.items.cutting import PLACEHOLDER
 from tasks.items.duplicates import find_near_duplicates
 from tasks.items.image_hashes import ImageHashes
-from tasks.items.known_files import KNOWN, UNPACKED
 from tasks.items.ocr import OcrReader
 from tasks.items.samples import Intake, read_samples
 from tasks.packs.pack import Pack, load_pack
@@ -59,10 +58,7 @@ def start(
         work = Path(temporary)
         read = read_data(data, images, work / ITEMS, wanted, ask)
         pack, remark = _write_pack(data, read, work / PACK)
-        intake = read_samples(
-            read.manifest, read.located.folder, pack, Split.LABELLED,
-            known=caches.images / KNOWN, unpacked=caches.images / UNPACKED,
-        )  # fmt: skip
+        intake = read_samples(read.manifest, read.located.folder, pack, Split.LABELLED, cache=caches.images)
         if not intake.kept:
             if created:
                 shutil.rmtree(created[-1])
