@@ -287,9 +287,9 @@ def _mixed(key: Hashes) -> Hashes:
 def find_grown_dialogues(samples: Sequence[Sample]) -> list[tuple[int, int]]:
     """Return pairs of positions (shorter, longer) in which the second dialogue continues the first.
 
-    Whole lines, images and recordings are compared; spaces around a line are ignored. The shorter dialogue must have at
-    least 20 characters of text. A dialogue is paired only with the longest one that it continues (which is itself paired
-    with the next shorter one), or with an earlier dialogue that has the same lines and images.
+    Whole lines, images and recordings are compared; spaces around a line are ignored. The shorter dialogue must have at least 20
+    characters of text. A dialogue is paired only with the longest one that it continues (which is itself paired with
+    the next shorter one), or with an earlier dialogue that has the same lines and images.
     """
     whole: dict[bytes, int] = {}
     beginnings: list[list[bytes]] = []
