@@ -2,13 +2,14 @@
 
 import base64
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tasks.items.images import FORMATS
 from tasks.items.pixels import render_pixels
-from tasks.media import ImageRef, VideoRef
+from tasks.media import Box, ImageRef, VideoRef
 from tasks.prompts.recordings import keep_frames
 
 _PICTURE_SIZE = (220, 330)
@@ -18,6 +19,7 @@ _FRAME_SIZE = (90, 135)
 _FRAMES = 4
 """Number of frames that are shown of a recording."""
 _PICTURE_QUALITY = 68
+_BOX_COLOUR = "#6b4a8f"  # as on the review page
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,20 @@ def make_strip(video: VideoRef) -> tuple[Picture, ...]:
     return tuple(replace(p, note=note if p.url else p.note) for p, note in zip(pictures, notes, strict=True))
 
 
-def shrink_image(image: ImageRef, most: tuple[int, int] = _PICTURE_SIZE) -> Picture:
+def shrink_image(image: ImageRef, most: tuple[int, int] = _PICTURE_SIZE, boxes: Iterable[Box] = ()) -> Picture:
     """Return a small, upright picture on white. If the file cannot be read, the picture has no URL but a note.
 
-    `most` are its maximum width and height.
+    `most` are its maximum width and height, `boxes` those that are drawn on it.
     """
     try:
         with Image.open(image.path, formats=FORMATS) as file:
             file.draft("RGB", most)  # a JPEG is decoded no larger than needed
             picture = render_pixels(file)
             picture.thumbnail(most, Image.Resampling.LANCZOS)
+            scale = picture.width / image.width
+            for box in boxes:
+                corners = [round(corner * scale) for corner in box.corners]
+                ImageDraw.Draw(picture).rectangle(corners, outline=_BOX_COLOUR, width=2)
     except Exception as error:  # decoders raise all kinds of errors on broken bytes
         return Picture("", 0, 0, f"{image.path}: {error}")
     buffer = io.BytesIO()

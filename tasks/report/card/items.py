@@ -11,7 +11,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from tasks.dataset.decisions import LeftOutReason
-from tasks.media import ImagePart, ImageRef, Part, TextPart, VideoPart, VideoRef
+from tasks.media import Box, ImagePart, ImageRef, Part, TextPart, VideoPart, VideoRef
 from tasks.prompts.turns import IMAGE_TOKEN, VIDEO_TOKEN
 from tasks.records import Split
 from tasks.report.card.rows import Row, read_columns
@@ -24,6 +24,7 @@ _ITEM_CHARACTERS = 1200
 _PARTS: TypeAdapter[tuple[Part, ...]] = TypeAdapter(tuple[Part, ...])
 _IMAGES: TypeAdapter[tuple[ImageRef, ...]] = TypeAdapter(tuple[ImageRef, ...])
 _VIDEOS: TypeAdapter[tuple[VideoRef, ...]] = TypeAdapter(tuple[VideoRef, ...])
+_BOXES: TypeAdapter[tuple[Box, ...]] = TypeAdapter(tuple[Box, ...])
 _STRIPS = 2
 """Maximum number of recordings that are shown per item."""
 _MARKS = {IMAGE_TOKEN: "picture", VIDEO_TOKEN: "recording"}
@@ -110,7 +111,11 @@ def show_item(row: Row, parts: Sequence[Part], *tags: str | None) -> ShownItem:
     pieces = [(piece, _MARKS.get(token, "")) for piece, token in zip(found[::2], [*found[1::2], ""], strict=True)]
     if not any(piece.strip() for piece, _ in pieces) and (images or videos or len(pieces) == 1):
         pieces = []
-    pictures = tuple(map(shrink_image, images[:_PICTURES]))
+    boxes = _BOXES.validate_json(row.get("boxes") or "[]")
+    pictures = tuple(
+        shrink_image(image, boxes=[box for box in boxes if box.image == place])
+        for place, image in enumerate(images[:_PICTURES])
+    )
     strips = tuple(map(make_strip, videos[:_STRIPS]))
     more = len(images) - len(pictures) + len(videos) - len(strips)
     return ShownItem(row, pictures, more, strips, pieces, turns if parts else [], tags)

@@ -1,5 +1,7 @@
 """The card of a run: its page, parsed as HTML, and README.md, parsed by the Hub's own library."""
 
+import base64
+import io
 import re
 import shutil
 from collections.abc import Sequence
@@ -9,11 +11,14 @@ from pathlib import Path
 import orjson
 import pytest
 from huggingface_hub import DatasetCard
+from PIL import Image, ImageChops
 from pydantic import BaseModel
 
 from tasks.dataset.decisions import Decision, make_example
 from tasks.errors import ConfigError
 from tasks.evaluation.table import TRANSDUCTIVE
+from tasks.items.images import check_image
+from tasks.media import Box
 from tasks.records import Example, Origin
 from tasks.report.card.card import CardSettings, read_settings, write_card
 from tasks.report.card.items import show_item
@@ -140,6 +145,23 @@ def test_a_recording_is_shown_as_a_strip_of_frames_at_its_place(tmp_path: Path) 
     }
     shown = show_item(row, (), None)
     assert len(shown.strips) == len(shown.pictures) == 1 and "recording" in [mark for _, mark in shown.text]
+
+
+def test_the_boxes_that_are_trained_on_are_drawn_on_the_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (440, 660), "white").save(tmp_path / "a.png")
+    screen = check_image(tmp_path / "a.png", 10**6)
+    box = Box(ref="退款", corners=(100, 200, 300, 400))
+    plain, boxed = (
+        show_item({"sample_id": "a", "messages": "[]", "boxes": dump(boxes)}, sample("a", screen).parts).pictures[0]
+        for boxes in ((), (box,))
+    )
+    drawn = ImageChops.difference(*(decode(picture.url) for picture in (plain, boxed))).convert("L")
+    found = drawn.point(lambda value: 255 * (value > 60)).getbbox()
+    assert found == pytest.approx((50, 100, 151, 201), abs=3)
+
+
+def decode(url: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
 
 
 def dump(records: Sequence[BaseModel]) -> str:
