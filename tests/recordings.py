@@ -1,4 +1,4 @@
-"""Draw small recordings whose frames show their own numbers, so that tests can tell which frames they see."""
+"""Recordings for tests: files whose frames show their own numbers, and frames that are drawn or only described."""
 
 import hashlib
 import random

@@ -192,7 +192,7 @@ class _Estimator:
         if self.pack.describe_first:
             describing = Sampling(max_tokens=ask.max_tokens, seed=seed)
             yield self._count(f"{stage}, descriptions", spec, (prompter.describe(s, describing) for s in items))
-        yield self._count(stage, spec, (prompter.classify(s, ask.sample_votes(seed)) for s in items))
+        yield self._count(stage, spec, (prompter.classify(s, ask.sample_votes(seed), show_box=True) for s in items))
 
     def _estimate_direct(self, stage: str, spec: EngineSpec, items: Sequence[Sample]) -> Estimate:
         prompter, sampling = self._make_prompter(spec), Sampling(seed=self.config.seed)

@@ -12,11 +12,11 @@ from PIL import Image
 
 from tasks.errors import EngineError, StorageError
 from tasks.items.pixels import choose_suffix, encode_picture, render_pixels
-from tasks.media import ImageRef, VideoRef
+from tasks.media import BoxForm, ImagePart, ImageRef, VideoRef
 from tasks.models.qwen_vl import MERGE
 from tasks.models.unanswered import BadMedia
-from tasks.prompts.box_forms import BoxForm
 from tasks.prompts.boxes import Grid
+from tasks.records import Request
 from tasks.storage.files import replace_file
 
 _RECIPE = 2
@@ -68,6 +68,19 @@ def compute_grids(images: Sequence[ImageRef], form: BoxForm, **bounds: int) -> l
     `bounds` are those of `compute_sides`, which may raise TooThin.
     """
     return [compute_sides(image, **bounds) for image in images] if form.in_pixels else None
+
+
+def list_sides(request: Request, shown: Request, patch_size: int) -> tuple[tuple[int, int] | None, ...]:
+    """Return the sides at which a model sees each image of `request`, which was shortened to `shown`.
+
+    An image that was left out, with its whole turn, has None. Empty for a request without boxes, which needs no sides.
+    """
+    if request.boxes is None:
+        return ()
+    bounds = {"min_pixels": shown.min_pixels, "max_pixels": shown.max_pixels, "patch_size": patch_size}
+    turns = {part.turn for part in shown.parts}
+    images = [part for part in request.parts if isinstance(part, ImagePart)]
+    return tuple(compute_sides(part.image, **bounds) if part.turn in turns else None for part in images)
 
 
 def open_images(

@@ -14,7 +14,9 @@ import orjson
 from huggingface_hub import snapshot_download
 
 from tasks.errors import EngineError
+from tasks.media import BoxForm
 from tasks.models.engines.spec import EngineSpec
+from tasks.prompts.box_forms import find_box_form
 
 MERGE = 2
 """Patches per side of an image token. It is the same in all generations, and qwen_vl_utils does not know another."""
@@ -68,6 +70,15 @@ def find_served_model(spec: EngineSpec) -> QwenVL | None:
     if spec.engine != "server" or Path(spec.model).is_dir():
         return read_qwen_vl(spec.model, spec.revision)
     return _know_by_name(spec.model)
+
+
+def find_served_form(spec: EngineSpec) -> BoxForm:
+    """Return how the model that `spec` asks writes boxes; as Qwen2-VL does if only its server knows which it is.
+
+    Raises what `read_qwen_vl` raises.
+    """
+    model = None if spec.engine == "scripted" else find_served_model(spec)
+    return BoxForm.QWEN2 if model is None else find_box_form(model.model_type)
 
 
 def find_patch_size(spec: EngineSpec) -> int:

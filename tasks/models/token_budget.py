@@ -70,6 +70,8 @@ class Fitted:
     """Exact number of prompt tokens of `request`."""
     note: str
     """A description of what was removed; empty if nothing was."""
+    whole: Request
+    """The request before anything was removed."""
 
 
 class PromptBudget:
@@ -108,7 +110,7 @@ class PromptBudget:
         allowed, limit = limit, limit - answer
         whole = self.count(request)
         if whole <= limit:
-            return Fitted(request, whole, "")
+            return Fitted(request, whole, "", request)
         fewest = _thin_videos(request, LEAST_FRAMES)
         turns = sorted({p.turn for p in request.parts if 0 < p.turn < request.keep_from_turn})
         fits = partial(self._fits_without, fewest, turns, limit)
@@ -128,7 +130,7 @@ class PromptBudget:
             with_answer = f" ({allowed} including the answer)" if answer else ""
             tried = f"; still {tokens} after: {', '.join(notes)}" if notes else ""
             raise TooLong(f"needs {whole} tokens, {limit} are allowed{with_answer}{tried}")
-        return Fitted(shorter, tokens, "; ".join(notes))
+        return Fitted(shorter, tokens, "; ".join(notes), request)
 
     def _render(self, request: Request) -> str:
         turns = [*make_system_turn(request), {"role": "user", "content": self._make_content(request)}]

@@ -9,6 +9,8 @@ IMAGE_TOKEN = "<image>"
 VIDEO_TOKEN = "<video>"
 _TOKENS = {"image": IMAGE_TOKEN, "video": VIDEO_TOKEN}
 BOX_TOKEN = "<bbox>"
+BOX_EXAMPLE = "<|object_ref_start|>…<|object_ref_end|><|box_start|>(x1,y1),(x2,y2)<|box_end|>"
+"""A box of Qwen2-VL as its prompts show it. Its special tokens are ours, so they are not escaped."""
 _INTERPRETED = re.compile(r"<(image|video|audio|bbox|ref-object|/?img|\|[^<>|\s]+\|)>|\{\{idx\}\}")
 
 
@@ -34,7 +36,10 @@ def make_user_content(request: Request, *, frames_as_images: bool = False) -> li
             content.append({"type": "video", "video": part.video.path})
         else:
             content.append({"type": "text", "text": escape_placeholder(part.text)})
-    content.append({"type": "text", "text": escape_placeholder(request.suffix)})
+    suffix = escape_placeholder(request.suffix)
+    if request.boxes is not None:
+        suffix = suffix.replace(escape_placeholder(BOX_EXAMPLE), BOX_EXAMPLE)
+    content.append({"type": "text", "text": suffix})
     return [element for element in content if element.get("text") != ""]
 
 

@@ -23,6 +23,7 @@ from tasks.models.engines.local.decoding import Decoder, Draw
 from tasks.models.engines.local.loading import load_model
 from tasks.models.engines.local.scoring import Answers, score_answers, split_answers
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.image_cache import list_sides
 from tasks.models.qwen_vl import read_qwen_vl
 from tasks.models.token_budget import Fitted, PromptBudget
 from tasks.models.unanswered import Unanswered, make_unanswered, summarise
@@ -212,6 +213,7 @@ class LocalEngine:
             scored = score_answers(self._model, rows.select(list(labelled)), answers)
             scores = {i: values.log_softmax(dim=-1).cpu() for i, values in zip(labelled, scored, strict=True)}
         share = (time.perf_counter() - began) / len(prompts)
+        patch: int = self._processor.image_processor.patch_size
         generations: list[Generation] = []
         at = 0
         for prompt, own in zip(prompts, draws, strict=True):
@@ -221,7 +223,8 @@ class LocalEngine:
             fields = _build_label_fields(asked.request, own, ours) if ours else _build_text_fields(asked.request, own)
             counts = {"tokens_in": len(prompt.ids), "tokens_out": sum(d.drawn for d in own), "seconds": share}
             named = {"key": asked.request.key, "engine": self.fingerprint, "shortened": asked.note}
-            generations.append(Generation(**named, **counts, **fields))
+            sides = list_sides(asked.whole, asked.request, patch)
+            generations.append(Generation(**named, **counts, **fields, sides=sides))
         return generations
 
     def _stack_tensors(self, prompts: Sequence[_Prompt]) -> tuple[Any, ...]:
@@ -264,7 +267,14 @@ def _make_draws(request: Request) -> list[Draw]:
     count = sampling.n if max_tokens and sampling.temperature else 1
     chances = [Random(f"{request.key}/{sampling.seed}/{number}") for number in range(count)]
     return [
-        Draw(max_tokens, sampling.temperature, sampling.top_p, chance.random, boxes=request.boxes, in_quotes=is_label)
+        Draw(
+            max_tokens,
+            sampling.temperature,
+            sampling.top_p,
+            chance.random,
+            boxes=request.boxes is not None,
+            in_quotes=is_label,
+        )
         for chance in chances
     ]
 

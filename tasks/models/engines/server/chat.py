@@ -144,6 +144,13 @@ def read_reply(answer: dict[str, Any], key: str, wanted: int) -> Generation | No
     return Generation(key=key, outcome=outcome, texts=tuple(t for _, t in ordered), detail=detail, **tokens)
 
 
+def join_replies(parts: Sequence[Generation]) -> Generation:
+    """Return one reply with the texts and tokens of several, each of which has one answer to the same request."""
+    best = min(parts, key=lambda r: (r.outcome is not Outcome.OK, r.outcome is Outcome.EMPTY))
+    counts = {name: sum(getattr(part, name) for part in parts) for name in TOKEN_COUNTS}
+    return best.model_copy(update={"texts": tuple(text for part in parts for text in part.texts), **counts})
+
+
 def _read_text(choice: Any) -> str | None:
     """Return a choice's text; None if it has none, or if the server broke off.
 

@@ -13,10 +13,10 @@ import orjson
 
 from tasks.models.engines.server.chat import (
     ANSWER_TOKENS,
-    TOKEN_COUNTS,
     Capabilities,
     build_chat_body,
     build_probe_body,
+    join_replies,
     make_image_url,
     make_video_url,
     read_reply,
@@ -25,7 +25,7 @@ from tasks.models.engines.server.chat import (
 from tasks.models.engines.server.client import Client
 from tasks.models.engines.server.label_tokens import Branch, compute_label_logprobs, find_branches
 from tasks.models.engines.server.retries import CrashesServer, Refused
-from tasks.models.image_cache import ImageCache
+from tasks.models.image_cache import ImageCache, list_sides
 from tasks.models.token_budget import PromptBudget
 from tasks.models.unanswered import TooLong, Unanswered
 from tasks.prompts.parsing import parse_reason
@@ -46,6 +46,8 @@ class Prepared:
     media: tuple[bytes, ...]
     shortened: str
     """What was removed to make the request fit; empty if nothing was."""
+    whole: Request | None = None
+    """The request before anything was removed; None if nothing was."""
     reply: Generation | None = None
     """The reply, if only the label probabilities are missing."""
     failed_probes: int = 0
@@ -84,7 +86,7 @@ class Conversation:
             or _bound_prompt_tokens(request) + _count_answer_tokens(request) <= limit
         ):
             return self._attach_media(request, "")
-        return self._fit(request, self._budget, limit, "")
+        return replace(self._fit(request, self._budget, limit, ""), whole=request)
 
     async def answer(self, prepared: Prepared) -> Generation:
         """Return the answer; raise EngineError when the server does not come back, ProbeFailed to be called again."""
@@ -97,7 +99,8 @@ class Conversation:
                     raise
                 prepared = await asyncio.to_thread(self._shorten, prepared, refused)
                 reply = await self._request_replies(prepared)
-            reply = reply.model_copy(update={"shortened": prepared.shortened})
+            sides = list_sides(prepared.whole or prepared.request, prepared.request, self.patch_size)
+            reply = reply.model_copy(update={"shortened": prepared.shortened, "sides": sides})
         if not prepared.request.sampling.label_probabilities:
             return reply
         try:
@@ -135,17 +138,16 @@ class Conversation:
         count = self._budget.count(request)
         named = [int(n) for n in re.findall(r"\d{3,}", refused.message) if int(n) < count]
         limit = max(named) if named else int(0.9 * count)
-        return self._fit(request, self._budget, limit, prepared.shortened)
+        shorter = self._fit(request, self._budget, limit, prepared.shortened)
+        return replace(shorter, whole=prepared.whole or request)
 
     async def _request_replies(self, prepared: Prepared) -> Generation:
         sampling = prepared.request.sampling
         wanted = sampling.n if sampling.temperature > 0 else 1
         if wanted == 1 or self.can.several:
             return await self._request_reply(prepared, wanted, sampling.seed)
-        parts = await asyncio.gather(*(self._request_reply(prepared, 1, sampling.seed + i) for i in range(wanted)))
-        best = min(parts, key=lambda r: (r.outcome is not Outcome.OK, r.outcome is Outcome.EMPTY))
-        counts = {name: sum(getattr(part, name) for part in parts) for name in TOKEN_COUNTS}
-        return best.model_copy(update={"texts": tuple(text for part in parts for text in part.texts), **counts})
+        votes = (self._request_reply(prepared, 1, sampling.seed + i) for i in range(wanted))
+        return join_replies(await asyncio.gather(*votes))
 
     async def _request_reply(self, prepared: Prepared, n: int, seed: int) -> Generation:
         body = build_chat_body(prepared.request, self.model, prepared.media, self.can, n=n, seed=seed)
@@ -210,7 +212,7 @@ def _begin_answer(request: Request, constraint: LabelAnswer, text: str) -> str |
         return constraint.opening
     reason = (
         _read_exact_reason(text, constraint)
-        or parse_reason(request, Generation(key=request.key, outcome=Outcome.OK, texts=(text,)))[1]
+        or parse_reason(request, Generation(key=request.key, outcome=Outcome.OK, texts=(text,)))[1].text
     )
     return constraint.opening + escape_json(reason) + constraint.between if reason else None
 

@@ -29,7 +29,7 @@ from tasks.models.engines.server.pacing import Patience
 from tasks.models.engines.server.video_probe import probe_videos
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.processor import read_processor
-from tasks.models.qwen_vl import find_patch_size, find_served_model
+from tasks.models.qwen_vl import find_patch_size
 from tasks.models.unanswered import make_unanswered
 from tasks.records import Generation, Request
 
@@ -78,12 +78,8 @@ class ServerEngine:
         except BaseException:
             self.close()
             raise
-        self.notes = describe_gaps(self.capabilities, tokenizer=tokenizer is not None, videos=place.most_videos > 0)
-        if find_served_model(spec) is None:
-            self.notes += (
-                f"which Qwen-VL the server calls {name} is not known: images are resized as for Qwen2-VL; if it is "
-                "another one, set `tokenizer` to its folder or its name on the hub",
-            )
+        has_videos = place.most_videos > 0
+        self.notes = describe_gaps(self.capabilities, spec, tokenizer=tokenizer is not None, videos=has_videos)
 
     def _find_video_capability(self, name: str) -> Capabilities:
         arguments = (self._spec, self._processor, self._patch_size, self._images.folder)
@@ -93,9 +89,11 @@ class ServerEngine:
     def _switch_model(self, name: str, adapter: str | None) -> None:
         """Ask what is served as `name`, which is the model with `adapter` or without one, from now on."""
         self.fingerprint = f"{self._kind}/{identify_model(self._spec.model_copy(update={'adapter': adapter}))}"
-        self._conversation = Conversation(
-            self._client, name, self.capabilities, self._processor, self._patch_size, self._images
-        )
+        self._conversation = self.make_conversation(name, self.capabilities)
+
+    def make_conversation(self, name: str, can: Capabilities) -> Conversation:
+        """Return what takes requests to what is served as `name`, on a server that can do `can`."""
+        return Conversation(self._client, name, can, self._processor, self._patch_size, self._images)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Yield one generation per request, in any order; raise EngineError when no address answers any more."""
