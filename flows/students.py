@@ -19,6 +19,7 @@ from flows.ui import Progress
 from tasks.errors import ConfigError
 from tasks.items.duplicates import find_near_duplicates
 from tasks.items.image_hashes import ImageHashes
+from tasks.items.key_frames import list_pictures
 from tasks.models.ask import Asker
 from tasks.models.engines.child import run_in_child
 from tasks.models.engines.gpus import list_gpus
@@ -36,7 +37,7 @@ from tasks.students.lora import LoraRecipe
 from tasks.students.lora_memory import Memory
 from tasks.students.loss_curves import Progress as StepProgress
 from tasks.students.probe import ProbeRecipe, predict_probe
-from tasks.students.probe_features import Vector, describe_images, list_pictures
+from tasks.students.probe_features import Vector, describe_images
 from tasks.students.settings import AnyStudent, ExternalSpec, ProbeSpec, StudentSpec
 from tasks.students.student_folder import is_trained, read_facts
 from tasks.students.worker_pool import TrainingPool
@@ -172,10 +173,10 @@ class FoldStudents:
 
     def _read_images(self, samples: Sequence[Sample]) -> None:
         """Read the text on the images, and for probes compute their features, unless they are already known."""
-        new = [s for s in samples if any(image.sha256 not in self.texts for image in s.images)]
+        new = [s for s in samples if any(m.sha256 not in self.texts for m in (*s.images, *s.videos))]
         self.texts |= read_texts(self.config, self.pack, new)
         if isinstance(self.spec, ProbeSpec) and self.spec.images != "none":
-            new = [s for s in samples if any(p.sha256 not in self.vectors for ps in list_pictures(s) for p in ps)]
+            new = [s for s in samples if any(p.sha256 not in self.vectors for p in list_pictures(s))]
             self.vectors |= self._describe_images(self.spec, new)
 
     def _describe_images(self, spec: ProbeSpec, samples: Sequence[Sample]) -> dict[str, Vector]:

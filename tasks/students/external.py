@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.dataset.export.conversation import UnsupportedExample
+from tasks.dataset.export.llamafactory import check_recordings
 from tasks.dataset.export.recordings import (
     Recordings,
     collect_recordings,
@@ -114,6 +116,12 @@ class ExternalRecipe:
         spec, prompter = self.spec, self.prompter
         model = read_qwen_vl(spec.base, self.revision or spec.revision)
         examples = make_label_examples(prompter, train, self.images, model.patch_size)
+        if spec.trainer == "llamafactory":
+            for example in examples:
+                try:
+                    check_recordings(example, model)
+                except UnsupportedExample as error:
+                    raise ConfigError(f"student.trainer: {error}; set `trainer: swift`") from error
         data = write_data(work / "data", _DATASET, spec.trainer, examples, thinks=model.thinks)
         config = work / "train.yaml"
         deepspeed = _find_deepspeed(spec)

@@ -11,6 +11,7 @@ from tasks.dataset.export.swift import describe_videos, open_answer_with_thought
 from tasks.media import ImageRef
 from tasks.models.image_cache import ImageCache
 from tasks.prompts.prompter import Prompter
+from tasks.prompts.recordings import compute_frame_pixels
 from tasks.records import Example, Sample
 from tasks.storage.json_lines import write_json, write_json_lines
 
@@ -56,7 +57,9 @@ def make_label_examples(
         example = make_example(unboxed, given, prompter)
         if images is not None:
             resized = partial(_take_resized, images=images, **bounds)
-            videos = tuple(v.model_copy(update={"frames": tuple(map(resized, v.frames))}) for v in sample.videos)
+            most = compute_frame_pixels(sample.videos, min_pixels=prompter.min_pixels, max_pixels=prompter.max_pixels)
+            shrunk = partial(resized, max_pixels=most)
+            videos = tuple(v.model_copy(update={"frames": tuple(map(shrunk, v.frames))}) for v in sample.videos)
             example = example.model_copy(update={"images": tuple(map(resized, sample.images)), "videos": videos})
         examples.append(example)
     return examples

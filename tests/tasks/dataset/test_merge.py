@@ -35,7 +35,7 @@ from tasks.records import (
 )
 from tasks.review.verdicts import Verdict
 from tasks.storage.stages import check_item_counts
-from tests.tasks.making import correction, draw_video, image, prediction, prompter, sample
+from tests.tasks.making import correction, draw_numbered_video, image, prediction, prompter, sample
 
 GIVEN, OTHER, THIRD = "申请退款", "查询物流", "反馈破损"
 PROMPTER = prompter()
@@ -169,7 +169,7 @@ def test_equal_items_with_different_final_labels_are_left_out() -> None:
 
 
 def test_a_recording_with_two_labels_is_a_conflict_and_with_one_a_duplicate(tmp_path: Path) -> None:
-    clip, other = draw_video(tmp_path), draw_video(tmp_path, first=40)
+    clip, other = draw_numbered_video(tmp_path), draw_numbered_video(tmp_path, first=40)
     labelled = [sample("a", clip), sample("b", clip, given=OTHER), sample("c", "看", other), sample("d", "看", other)]
     kept, dropped = merge_sets(labelled)
     assert [(e.sample_id, e.videos) for e in kept] == [("c", (other,))]
