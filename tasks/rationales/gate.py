@@ -117,8 +117,9 @@ def judge_reasons(
     `judge_boxes`.
     """
     faults = [
-        judge_reason(e.reason, e.sample, e.label, pack)
-        or (BadReason.BOX_UNUSABLE if e.faults else judge_boxes(e.reason, e.boxes, e.sample, find_lines))
+        BadReason.BOX_UNUSABLE
+        if e.faults
+        else judge_reason(e.reason, e.sample, e.label, pack) or judge_boxes(e.reason, e.boxes, e.sample, find_lines)
         for e in explained
     ]
     sound = [i for i, fault in enumerate(faults) if fault is None]
