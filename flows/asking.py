@@ -36,6 +36,7 @@ from tasks.packs.pack import Pack
 from tasks.prompts.parsing import has_only_thinking
 from tasks.prompts.prompter import LONG_PROMPT, Prompter, count_fixed_chars
 from tasks.prompts.thinking import ADVICE
+from tasks.rationales.grounding import FindLines
 from tasks.records import USABLE, Request, Sample
 
 _IMAGES_PER_SHARD = 400
@@ -164,6 +165,11 @@ def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> d
     if config.runner != "threads":
         return read()
     return run_as_task("read text", f"read the text on {len(images)} images", read)
+
+
+def find_line_finder(config: CommonConfig, pack: Pack) -> FindLines | None:
+    """Return a function that finds the lines of text on images that `read_texts` read; None without `ocr`."""
+    return OcrReader(config.texts).find_lines if pack.ocr is not None else None
 
 
 def _prepare_images(config: CommonConfig, spec: EngineSpec, samples: Iterable[Sample]) -> None:

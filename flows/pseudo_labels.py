@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from prefect import flow, get_run_logger
 
-from flows.asking import open_asker, prepare_prompter
+from flows.asking import find_line_finder, open_asker, prepare_prompter
 from flows.config import PseudoLabelsConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, log_where_to_judge, read_valid_verdicts, run_as_task, show_table
@@ -85,7 +85,8 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
         costs = asker.costs()
     predictions = [here.teacher[s.id] for s in given.pool]
     kept, dropped = split(trust, predictions, STAGE)
-    kept, faults = remove_bad_reasons(kept, {s.id: s for s in given.pool}, pack)
+    lines = find_line_finder(config, pack)
+    kept, faults = remove_bad_reasons(kept, {s.id: s for s in given.pool}, pack, lines)
     if faults:
         get_run_logger().info("bad reasons removed, their labels kept: %s", dict(faults))
     folder.mkdir(parents=True, exist_ok=True)

@@ -203,8 +203,7 @@ class _Estimator:
         if isinstance(spec, ProbeSpec):  # which asks no model
             return
         engine = choose_base_engine(spec)
-        with_reason = isinstance(spec, StudentSpec) and spec.reasons == "always"
-        requests = make_label_requests(self._make_prompter(engine), items, with_reason=with_reason)
+        requests = make_label_requests(self._make_prompter(engine), items, with_reason=spec.reasons == "always")
         one = self._count(stage, engine, requests)
         yield replace(one, work=one.work * spec.repeats)
 
