@@ -29,6 +29,8 @@ def run_command(
     """Run all stages on your data. Running it again continues where the last run stopped.
 
     With --limit, all stages run on a few items, evenly over the labels. Their answers are kept for the whole run.
+
+    Exit codes: 0 when finished, 4 if the budget is spent, 5 if questions were sent to a batch API: run again later.
     """
     from flows.config import load_config
     from flows.service.server import find_or_start_server
@@ -40,6 +42,7 @@ def run_command(
     find_or_start_server()
     from flows.distill import distill
     from flows.run_lock import BULK_FAILURES
+    from tasks.errors import AnswersPending
     from tasks.report.summary import summarize_run
 
     try:
@@ -47,6 +50,9 @@ def run_command(
     except BULK_FAILURES:
         typer.echo("\n" + summarize_run(loaded.output, loaded.emit.licence).to_text())
         raise
+    if isinstance(finished, AnswersPending):  # pyright: ignore[reportUnnecessaryIsInstance]  flows/run_lock.py
+        typer.echo(f"\n{finished}\nRun the same command again to take the answers: labelstill run {config}")
+        raise typer.Exit(finished.exit_code)
     typer.echo("\n" + summarize_run(loaded.output, loaded.emit.licence).to_text())
     if finished is None:  # pyright: ignore[reportUnnecessaryComparison]  flows/run_lock.py
         console.print("The budget is spent. Run the same command again to continue.")
