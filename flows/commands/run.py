@@ -88,7 +88,7 @@ def check_command(
             console.print(f"… and {len(report.dropped) - show} more; --show N lists more")
         console.print("dropped by reason: " + ", ".join(f"{r} {n}" for r, n in report.count_reasons().items()))
     for e in report.estimates:
-        console.print(f"about {e.requests:,} requests, {e.tokens:,} prompt tokens: {e.stage}")
+        console.print(f"about {e.requests:,} requests, {e.tokens:,} prompt tokens{e.describe_price()}: {e.stage}")
         if e.fixed_chars > LONG_PROMPT:
             console.print(
                 f"[yellow]warning[/]: the fixed part of this prompt has {e.fixed_chars:,} characters, and answers get "
@@ -96,6 +96,11 @@ def check_command(
             )
     if report.estimates:
         console.print(f"about {report.requests:,} requests in total; the ledger's answers are not asked again")
+    for model in dict.fromkeys(spec.model for spec in loaded.engines if spec.batch):
+        console.print(
+            f"questions to {escape(model)} go to a batch API: a run ends with exit code 5 when it has sent them, and "
+            "takes the answers when it is run again; they come within a day"
+        )
     _print_hours(*estimate_hours(loaded, report))
     for newer in report.newer:
         console.print(f"[yellow]note[/]: {escape(newer)}", highlight=False)
