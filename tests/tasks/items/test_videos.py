@@ -270,7 +270,7 @@ def make_broken_files(folder: Path) -> None:
     (folder / "clips").mkdir()
     save_frames(folder, 3)
     draw_numbered_frame(1, (50, 60)).save(folder / "other.png")
-    (folder / "half.png").write_bytes((folder / "f0.png").read_bytes()[:-20])
+    (folder / "half.png").write_bytes((folder / "f0.png").read_bytes()[:100])
 
 
 BROKEN = [
@@ -296,7 +296,7 @@ BROKEN = [
     ("thin.mp4", Reason.IMAGE_TOO_THIN),
     ("link.mp4", Reason.PATH_ESCAPES),
     ("../outside.mp4", Reason.PATH_ESCAPES),
-    (["f0.png", "../outside.mp4"], Reason.PATH_ESCAPES),
+    ([["f0.png", "../outside.mp4"]], Reason.PATH_ESCAPES),
     (["f0.png", "other.png"], Reason.VIDEO_SIZES_DIFFER),
     (["f0.png", "half.png"], Reason.IMAGE_TRUNCATED),
     (7, Reason.VIDEO_NOT_A_NAME),
