@@ -135,6 +135,8 @@ class PseudoLabelsConfig(CommonConfig):
     """How models are asked."""
     pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
     """How the pool is labelled and which labels are kept."""
+    ask_only: SkipJsonSchema[bool] = False
+    """Ask the teacher, and leave decisions to a later run: an earlier stage waits for its answers."""
 
 
 class CorrectionConfig(CommonConfig):

@@ -6,17 +6,20 @@ labels for the pool can be trusted.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from prefect import flow, get_run_logger
 
-from flows.asking import open_asker, prepare_prompter
+from flows.asking import find_line_finder, open_asker, prepare_prompter
 from flows.config import PseudoLabelsConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, log_where_to_judge, read_valid_verdicts, run_as_task, show_table
 from flows.students import FoldStudents
+from tasks.errors import AnswersPending
 from tasks.items.file_states import read_file_state
 from tasks.models.ask import Asker
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.pending import ask_each
 from tasks.models.teacher import label_with_teacher
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
@@ -85,7 +88,8 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
         costs = asker.costs()
     predictions = [here.teacher[s.id] for s in given.pool]
     kept, dropped = split(trust, predictions, STAGE)
-    kept, faults = remove_bad_reasons(kept, {s.id: s for s in given.pool}, pack)
+    lines = find_line_finder(config, pack)
+    kept, faults = remove_bad_reasons(kept, {s.id: s for s in given.pool}, pack, lines)
     if faults:
         get_run_logger().info("bad reasons removed, their labels kept: %s", dict(faults))
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,8 +137,12 @@ class _Models:
         """Ask the teacher and the fold students; return their opinions on the labelled set, then those on the pool."""
         config = self.config
         prompter = prepare_prompter(config, self.pack, config.teacher, [*given.labelled, *given.pool])
-        there = self._ask_teacher(prompter, given.labelled, "the labelled set without seeing its labels")
-        here = self._ask_teacher(prompter, given.pool, "the pool")
+        there, here = ask_each(
+            partial(self._ask_teacher, prompter, given.labelled, "the labelled set without seeing its labels"),
+            partial(self._ask_teacher, prompter, given.pool, "the pool"),
+        )
+        if config.ask_only:
+            raise AnswersPending(f"{STAGE}: the teacher has answered; decisions follow when `correction` is finished")
         if given.corrections and config.student is not None:
             students = FoldStudents(config, config.student, self.pack, self.asker)
             of_labelled, of_pool = students.predict_pool(given.labelled, given.pool)

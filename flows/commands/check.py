@@ -48,6 +48,13 @@ class Estimate:
         """About how many tokens their prompts have."""
         return round(self.work.prompt_tokens)
 
+    def describe_price(self) -> str:
+        """Return about what the requests cost, for a line of the screen; empty without prices per token."""
+        if not self.spec.prices.of_tokens:
+            return ""
+        cost = self.spec.charged.cost_of(self.tokens, 0, round(self.work.answer_tokens))
+        return f", for about {cost:,.3g}{' at half of `prices`' if self.spec.batch else ''}"
+
 
 @dataclass(frozen=True)
 class CheckReport:
@@ -203,8 +210,7 @@ class _Estimator:
         if isinstance(spec, ProbeSpec):  # which asks no model
             return
         engine = choose_base_engine(spec)
-        with_reason = isinstance(spec, StudentSpec) and spec.reasons == "always"
-        requests = make_label_requests(self._make_prompter(engine), items, with_reason=with_reason)
+        requests = make_label_requests(self._make_prompter(engine), items, with_reason=spec.reasons == "always")
         one = self._count(stage, engine, requests)
         yield replace(one, work=one.work * spec.repeats)
 

@@ -175,7 +175,7 @@ def _read_timeline(path: Path, file: InputContainer, stream: VideoStream) -> _Ti
     else:
         ends = [(p.pts or p.dts or 0) + (p.duration or 0) for p in packets]
         bases = [p.time_base or unit for p in packets]
-        end = max(float(end * base) for end, base in zip(ends, bases, strict=True)) - (file.start_time or 0) / _TICKS
+        end = max(float(end * base) for end, base in zip(ends, bases, strict=True))
         announced = (file.duration or 0) / _TICKS
         is_cut = announced - end > max(_LOST * announced, 0.25)
     if is_cut:

@@ -17,12 +17,12 @@ from PIL import Image
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
 
+from tasks.items.key_frames import choose_key_frames, list_pictures
 from tasks.items.pixels import render_pixels
 from tasks.media import ImageRef, TextPart
 from tasks.models.engines.identity import identify_checkpoint
 from tasks.models.packages import require_model_packages
 from tasks.models.unanswered import BadMedia
-from tasks.prompts.recordings import keep_frames
 from tasks.records import Sample
 from tasks.storage.digest_cache import DigestCache
 from tasks.students.settings import ProbeSpec
@@ -41,8 +41,6 @@ _BACKGROUND = 24
 """Largest difference, of 255, between a pixel of the background and the colour of the border."""
 _RECIPE = 2
 """Version of the histograms; raise it when the same picture gets other numbers."""
-_FRAMES = 8
-"""Number of frames of a recording that are described. A histogram takes about 5 ms."""
 _SIDE = 128
 _GRID = 8
 _ORIENTATIONS = 9
@@ -53,20 +51,17 @@ def list_texts(sample: Sample, texts: Mapping[str, str]) -> dict[str, str]:
     """Return the texts that say something about the item, by name.
 
     `dialogue` is its text, with the user's turns twice; `user` is the user's turns alone, the last one three times, or
-    empty if there are no turns; `shown` is the text on its images and frames, which `texts` maps from the image's
-    digest, each text of a frame once. On real dialogues the user's turns alone tell more than all (55 % of the intents,
-    against 48.5 %).
+    empty if there are no turns; `shown` is the text on its images and recordings, which `texts` maps from their
+    digests. On real dialogues the user's turns alone tell more than all (55 % of the intents, against 48.5 %).
     """
     parts = [part for part in sample.parts if isinstance(part, TextPart)]
     last = [part.text for part in parts if part.turn == sample.user_turn > 0]
     name = _find_speaker("\n".join(last))
     user = [part.text for part in parts if name and _find_speaker(part.text) == name]
-    frames = [texts.get(frame.sha256, "") for video in sample.videos for frame in video.frames]
-    on_frames = dict.fromkeys(filter(None, frames))
     return {
         "dialogue": "\n".join([*(part.text for part in parts), *user]),
         "user": "\n".join([*user, *last * 2]),
-        "shown": "\n".join([*(texts.get(image.sha256, "") for image in sample.images), *on_frames]),
+        "shown": "\n".join(texts.get(media.sha256, "") for media in (*sample.images, *sample.videos)),
     }
 
 
@@ -87,14 +82,8 @@ def count_ngrams(texts: Iterable[str]) -> csr_matrix:
     return csr_matrix(hashing.transform(texts), dtype=np.float32)
 
 
-def list_pictures(sample: Sample) -> list[tuple[ImageRef, ...]]:
-    """Return the pictures that are described of each image and recording of the item: some frames of a recording."""
-    images = [(image,) for image in sample.images]
-    return [*images, *(keep_frames(video, _FRAMES).frames for video in sample.videos)]
-
-
 def describe_images(spec: ProbeSpec, samples: Sequence[Sample], folder: Path | None = None) -> dict[str, Vector]:
-    """Map the digest of each image of `samples`, and of some frames, to a feature vector; {} for `images: none`.
+    """Map the digest of each image and key frame of `samples` to a feature vector; return {} for `images: none`.
 
     A vector contains colour and gradient histograms, or the mean output of the vision tower of `embedding_model`. The
     vectors are kept in `folder`/features.sqlite and used again. An image that can no longer be read is logged and left
@@ -102,7 +91,7 @@ def describe_images(spec: ProbeSpec, samples: Sequence[Sample], folder: Path | N
     """
     if spec.images == "none":
         return {}
-    wanted = {image.sha256: image for s in samples for pictures in list_pictures(s) for image in pictures}
+    wanted = {picture.sha256: picture for sample in samples for picture in list_pictures(sample)}
     recipe = (
         f"histograms-{_RECIPE}" if spec.embedding_model is None else identify_checkpoint(spec.embedding_model, None)
     )
@@ -124,12 +113,13 @@ def describe_images(spec: ProbeSpec, samples: Sequence[Sample], folder: Path | N
 def pool_images(samples: Sequence[Sample], features: Mapping[str, Vector]) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return one row per sample: the mean of the features of its images and recordings, or NaN if none is known.
 
-    The features of a recording are the mean of those of its frames.
+    The features of a recording are the mean of those of its key frames.
     """
     width = len(next(iter(features.values()))) if features else 0
     rows = np.full((len(samples), width), np.nan, np.float32)
     for row, sample in enumerate(samples):
-        found = [[features[p.sha256] for p in pictures if p.sha256 in features] for pictures in list_pictures(sample)]
+        shown = [[image] for image in sample.images] + [choose_key_frames(video) for video in sample.videos]
+        found = [[features[p.sha256] for p in pictures if p.sha256 in features] for pictures in shown]
         known = [np.mean(vectors, axis=0) for vectors in found if vectors]
         if known:
             rows[row] = np.mean(known, axis=0)

@@ -15,7 +15,9 @@ def image(sha: str = "a", path: str = "") -> ImageRef:
     return ImageRef(path=path or f"/images/{sha}.png", sha256=sha, width=112, height=168)
 
 
-def draw_video(folder: Path, first: int = 0, frames: int = 4, *, fps: float = 2.0, width: int = 112) -> VideoRef:
+def draw_numbered_video(
+    folder: Path, first: int = 0, frames: int = 4, *, fps: float = 2.0, width: int = 112
+) -> VideoRef:
     """A recording of pictures that show `first` and the following numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     shown: list[ImageRef] = []

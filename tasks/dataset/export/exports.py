@@ -69,7 +69,7 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
     rows: Counter[Format] = Counter()
     recordings = {format: Recordings() for format in spec.formats}
     try:
-        names = ImageNames(spec.image_paths, folder, scratch)
+        names = ImageNames(spec, folder, scratch)
         with report_full_disk(folder), ExitStack() as stack:
             writers = {
                 f: stack.enter_context(closing(open_writer(f, scratch / f, name, names, spec))) for f in spec.formats

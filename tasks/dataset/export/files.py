@@ -18,10 +18,13 @@ from PIL import Image
 
 from tasks.dataset.decisions import LeftOutReason
 from tasks.dataset.export.conversation import UnsupportedExample, show_frames_as_images
-from tasks.dataset.settings import Format, ImagePaths
+from tasks.dataset.settings import ExportSpec, Format
 from tasks.items.images import FORMATS
 from tasks.items.pixels import choose_suffix, encode_picture, render_if_different
 from tasks.media import ImageRef
+from tasks.models.image_cache import open_images
+from tasks.models.qwen_vl import read_qwen_vl
+from tasks.prompts.recordings import compute_frame_pixels
 from tasks.records import Example, Subset
 from tasks.storage.files import describe_full_disk
 
@@ -111,12 +114,12 @@ class ImageNames:
     `copy`, all other images are linked or copied to the same folder.
     """
 
-    def __init__(self, how: ImagePaths, folder: Path, scratch: Path) -> None:
-        self._how, self._folder, self._scratch = how, folder, scratch
+    def __init__(self, spec: ExportSpec, folder: Path, scratch: Path) -> None:
+        self._spec, self._how, self._folder, self._scratch = spec, spec.image_paths, folder, scratch
         # all formats' folders have the same depth, so one relative name is right for all of them
         self._beside = str(folder / "any")
-        self._written: dict[tuple[str, str], str] = {}
-        """Maps an image's digest and path to its file in `images`; empty if the source file is used."""
+        self._written: dict[tuple[str, str, int | None], str] = {}
+        """Maps an image's digest, path and largest area to its file in `images`; empty if the source file is used."""
 
     def name_images(self, example: Example) -> list[str]:
         """Return the names of the example's images, in order.
@@ -128,26 +131,30 @@ class ImageNames:
     def name_frames(self, example: Example, *, absolute: bool = False) -> list[list[str]]:
         """Return the names of the frames of each recording, in order; raises what `name_images` raises.
 
-        With `absolute`, the names are absolute paths, however images are named.
+        With `absolute`, the names are absolute paths, however images are named. Frames that models see smaller, because
+        there are many of them, are written to `images` as models see them: trainers have one bound for all frames.
         """
-        return [[self._name(example, frame, absolute) for frame in video.frames] for video in example.videos]
+        bounds = {"min_pixels": self._spec.min_pixels, "max_pixels": self._spec.max_pixels}
+        most = compute_frame_pixels(example.videos, **bounds)
+        return [[self._name(example, frame, absolute, most) for frame in video.frames] for video in example.videos]
 
-    def _name(self, example: Example, image: ImageRef, absolute: bool = False) -> str:
-        key = image.sha256, image.path
+    def _name(self, example: Example, image: ImageRef, absolute: bool = False, most: int | None = None) -> str:
+        most = None if most is None or image.width * image.height <= most else most
+        key = image.sha256, image.path, most
         if key not in self._written:
-            self._written[key] = self._write(example, image)
+            self._written[key] = self._write(example, image, most)
         name = self._written[key]
         if absolute or self._how == "absolute":
             return str(self._folder / _IMAGES / name) if name else image.path
         return f"../{_IMAGES}/{name}" if name else os.path.relpath(image.path, self._beside)
 
-    def _write(self, example: Example, image: ImageRef) -> str:
+    def _write(self, example: Example, image: ImageRef, most: int | None) -> str:
         """Write the image's file if it needs one, and return the file's name."""
-        rendered = encode_if_different(example, image.path)
+        rendered = self._shrink(example, image, most) if most else encode_if_different(example, image.path)
         if rendered is None and self._how != "copy":
             return ""
         suffix = os.path.splitext(image.path)[1].lower() if rendered is None else rendered[1]
-        target = self._scratch / _IMAGES / (image.sha256 + suffix)
+        target = self._scratch / _IMAGES / (image.sha256 + (f"-{most}" if most else "") + suffix)
         target.parent.mkdir(exist_ok=True)
         with report_unreadable(example, image.path):
             if rendered is not None:
@@ -155,6 +162,13 @@ class ImageNames:
             elif not target.exists():
                 _link_or_copy(os.path.realpath(image.path), target)
         return target.name
+
+    def _shrink(self, example: Example, frame: ImageRef, most: int) -> tuple[bytes, str]:
+        bounds = {"min_pixels": self._spec.min_pixels, "max_pixels": most}
+        patch_size = read_qwen_vl(self._spec.base, self._spec.revision).patch_size
+        with report_unreadable(example, frame.path):
+            (picture,) = open_images([frame], **bounds, patch_size=patch_size) or []
+            return encode_picture(picture, ".png"), ".png"
 
 
 def encode_if_different(example: Example, path: str) -> tuple[bytes, str] | None:

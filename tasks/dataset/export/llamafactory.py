@@ -49,8 +49,7 @@ def make_fitting_row(
     Raises UnsupportedExample if the reader would misread it, or if it is clearly longer than `spec.max_tokens`.
     """
     row = make_messages_row(example, images, spec, videos)
-    if example.videos and model.model_type.startswith("qwen3"):
-        _check_recordings(example)
+    check_recordings(example, model)
     tokens = estimate_tokens(example, spec, model.patch_size)
     if tokens > spec.max_tokens:
         detail = f"at least about {tokens} tokens, but only {spec.max_tokens} are allowed (`emit.export.max_tokens`)"
@@ -60,7 +59,10 @@ def make_fitting_row(
     return row
 
 
-def _check_recordings(example: Example) -> None:
+def check_recordings(example: Example, model: QwenVL) -> None:
+    """Raise UnsupportedExample if the reader would misread the example's recordings for this model."""
+    if not example.videos or not model.model_type.startswith("qwen3"):
+        return
     questions = [message.content for message in example.messages if message.role == "user"]
     counts = {len(video.frames) for video in example.videos}
     if len(counts) > 1 or any(VIDEO_TOKEN in question for question in questions[1:]):

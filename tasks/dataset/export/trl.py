@@ -44,7 +44,7 @@ _GROUP_BYTES = 32 << 20
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer for `<name>.parquet`. The file contains the images, so none are copied."""
     row = partial(make_trl_row, spec=spec)
-    names = _SourceNames("absolute", folder, folder)
+    names = _SourceNames(spec, folder, folder)
     return SubsetWriter(folder, name, row, names, ParquetGroups, frames_as_images=True)
 
 

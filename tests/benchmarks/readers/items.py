@@ -22,7 +22,7 @@ from tasks.prompts.recordings import describe_times
 from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder, make_user_content
 from tasks.records import Example, Message, Origin, Sample, Sampling, Split, Subset
 from tests.benchmarks.readers.read import Read, one_pad, pixels
-from tests.tasks.making import draw_video
+from tests.tasks.making import draw_numbered_video
 
 TRAPS = (
     "我发了<image>和<video>、<audio>，还有<img>/no/such.png</img>；Picture 1: 见<|vision_start|><|image_pad|>"
@@ -138,7 +138,7 @@ def _shaped(sample: Sample, shape: str, three: list[ImageRef]) -> Sample:
 def _add_recordings(sample: Sample, shape: str, number: int, folder: Path) -> Sample:
     """Recordings of 4 or 6 frames after the item's text; those of one item have as many frames, as one reader needs."""
     frames = 4 + 2 * (number % 2)
-    clips = [VideoPart(video=draw_video(folder, (number + 12 * i) % 240, frames=frames)) for i in range(2)]
+    clips = [VideoPart(video=draw_numbered_video(folder, (number + 12 * i) % 240, frames=frames)) for i in range(2)]
     text = tuple(p for p in sample.parts if isinstance(p, TextPart)) or (TextPart(text="看录屏："),)
     if "two" not in shape:
         return sample.model_copy(update={"parts": (*text, *clips[:1])})

@@ -18,7 +18,7 @@ from tasks.media import Box
 from tasks.records import Example, Origin, Subset
 from tests.recordings import draw_numbered_frame, read_frame_number
 from tests.tasks.dataset.export.making import ask, make_conversation
-from tests.tasks.making import draw_video, image, prompter, sample
+from tests.tasks.making import draw_numbered_video, image, prompter, sample
 
 FORMATS = tuple(Format)
 QWEN3 = "Qwen/Qwen3-VL-8B-Instruct"
@@ -43,7 +43,13 @@ def mixed(tmp_path: Path) -> Example:
     """A picture that shows 99, a recording of 0 to 3, text, and a recording of 10 to 15."""
     file = tmp_path / "99.png"
     draw_numbered_frame(99).save(file)
-    content = ("看", image("99", str(file)), draw_video(tmp_path), "和", draw_video(tmp_path, 10, frames=6))
+    content = (
+        "看",
+        image("99", str(file)),
+        draw_numbered_video(tmp_path),
+        "和",
+        draw_numbered_video(tmp_path, 10, frames=6),
+    )
     return make_example(sample("a", *content), Decision("申请退款", Origin.GIVEN, "w"), prompter())
 
 
@@ -80,14 +86,14 @@ def test_other_readers_get_the_frames_as_images_and_the_log_says_so(
 def test_boxes_stay_on_their_image_when_frames_become_images(tmp_path: Path) -> None:
     box = Box(image=1, ref="退款", corners=(0, 0, 56, 84))
     first, second = image("1"), image("2")
-    example = ask("<image><video><image>", "<bbox>", images=(first, second), videos=(draw_video(tmp_path),))
+    example = ask("<image><video><image>", "<bbox>", images=(first, second), videos=(draw_numbered_video(tmp_path),))
     shown = show_frames_as_images(example.model_copy(update={"boxes": (box,)}))
     assert (shown.images[0], shown.images[5], shown.boxes[0].image) == (first, second, 5)
     assert "Picture 6: " in make_conversation(shown).turns[0][1]
 
 
 def test_a_literal_tag_is_text_and_a_missing_or_surplus_one_is_refused(tmp_path: Path) -> None:
-    clip = draw_video(tmp_path)
+    clip = draw_numbered_video(tmp_path)
     subject = sample("a", "用户: 发了<video>", clip)
     turns = make_conversation(make_example(subject, Decision("申请退款", Origin.GIVEN, "w", "<video>"), prompter()))
     assert str(turns).count("<video>") == 1 and str(turns).count("＜video＞") == 2
@@ -130,7 +136,7 @@ def test_ms_swift_gets_absolute_frames_and_no_bounds_in_the_row(mixed: Example, 
 
 
 def test_a_rate_that_a_trainer_cannot_be_told_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    clips = [draw_video(tmp_path, 10 * i, fps=fps) for i, fps in enumerate((2, 2, 0.5))]
+    clips = [draw_numbered_video(tmp_path, 10 * i, fps=fps) for i, fps in enumerate((2, 2, 0.5))]
     export(tmp_path, *(ask("<video>", videos=(clip,)) for clip in clips))
     assert "llamafactory: 1 of 3 recordings do not have 2 frames per second" in caplog.text
     lines = (tmp_path / "out/swift/set.jsonl").read_text().splitlines()
@@ -140,14 +146,24 @@ def test_a_rate_that_a_trainer_cannot_be_told_is_logged(tmp_path: Path, caplog: 
 def test_what_llamafactory_misreads_for_qwen3_is_left_out(mixed: Example, tmp_path: Path) -> None:
     """It gives every recording of a row as many frames as the first, and looks for times by the turn's number."""
     later = mixed.model_copy(update={"messages": (*ask("问").messages, *mixed.messages)})
-    same = ask("<video>和<video>", videos=(draw_video(tmp_path, 20), draw_video(tmp_path, 30)))
+    same = ask("<video>和<video>", videos=(draw_numbered_video(tmp_path, 20), draw_numbered_video(tmp_path, 30)))
     for base, left_out in ((QWEN3, [LeftOutReason.VIDEOS_UNFIT] * 2), ("Qwen/Qwen2.5-VL-7B-Instruct", [])):
         made = export(tmp_path, mixed, later, same, base=base, formats=(Format.LLAMAFACTORY,))
         assert [left.reason for left in made.left_out] == left_out
 
 
+def test_frames_that_models_see_smaller_are_written_smaller(tmp_path: Path) -> None:
+    """16 frames share the pixels of eight images; trainers know one bound for the frames of all recordings."""
+    example = ask("<video>", videos=(draw_numbered_video(tmp_path, frames=16),))
+    export(tmp_path, example, min_pixels=3136, max_pixels=112 * 168)
+    for name in ("llamafactory/set.json", "swift/set.jsonl"):
+        (frames,) = read_row(tmp_path, name)["videos"]
+        assert {Image.open(frame).size for frame in frames} == {(56, 112)}
+        assert read_numbers(frames) == [*range(16)]
+
+
 def test_a_recording_too_long_for_llamafactory_is_left_out_and_not_cut(tmp_path: Path) -> None:
-    example = ask("<video>", videos=(draw_video(tmp_path, frames=40),))
+    example = ask("<video>", videos=(draw_numbered_video(tmp_path, frames=40),))
     made = export(tmp_path, example, formats=(Format.LLAMAFACTORY, Format.SWIFT), max_tokens=256)
     assert [(left.format, left.reason) for left in made.left_out] == [(Format.LLAMAFACTORY, LeftOutReason.TOO_LONG)]
 
