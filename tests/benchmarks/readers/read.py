@@ -78,7 +78,7 @@ def _is_alike(one: str, other: str, at_any_size: bool) -> bool:
 
 
 def one_pad(text: str) -> str:
-    """`text` with each run of pads of an image or of frames as one, and without the tokens around Qwen3-VL's recordings.
+    """`text` with each run of pads of an image or of frames as one, without the tokens around Qwen3-VL's recordings.
 
     transformers from 5.10 on, and vLLM with it, keep `<|vision_start|>` and `<|vision_end|>` also around all pairs of
     frames of a recording; older ones and LLaMA-Factory do not.
