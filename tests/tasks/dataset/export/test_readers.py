@@ -25,6 +25,7 @@ RELATIVE = [reader for reader in READERS if reader.format is not Format.SWIFT2]
 def test_every_row_is_read_back_as_our_own_prompt(reader: Reader, drawn: Set, tmp_path: Path) -> None:
     result = read_back(drawn, reader, tmp_path)
     assert (result.rows, result.images, result.texts) == (COUNT, COUNT, COUNT)
+    assert (result.frames, result.boxes) == ((drawn.recordings, drawn.recordings), drawn.boxes)
     assert result.trained in (None, COUNT)
 
 
