@@ -7,6 +7,7 @@ gate.py                choose the items that a person audits  (correction.audit)
                        whether labels may change without a person  (correction.gate_level)
 decide.py              decide to keep, relabel, drop or review each item
                        (correction.teacher_share, .target_precision, .review_budget)
+overlap.py             rank pairs of labels whose definitions may overlap
 outcome.py             convert the decisions to records, review cases, figures and rows for JSON
 listed_items.py        choose the review cases of items known only from files of probabilities
 corrected_manifest.py  write copies of the labelled manifests with the corrected labels
