@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 import orjson
 
-from tasks.correction.decide import correct
+from tasks.correction.decide import Adjudicator, correct
 from tasks.correction.judgements import Floats, Ints, judge_by_predictions, list_labels, tabulate
 from tasks.correction.overlap import ENOUGH, collect_opinions, rank_overlaps
 from tasks.correction.settings import CorrectionSettings
@@ -108,10 +108,11 @@ def measure(demo: Demo, pair: tuple[str, str], share: float, seed: int, folder: 
         return {item: labels.index(seen[item]) for item in items.tolist()}
 
     judgements = judge_by_predictions(samples, [run], labels)
-    decisions = correct(judgements, CorrectionSettings(review_budget=REVIEWS), ask_teacher, look_up, seed=seed)
+    settings = CorrectionSettings(review_budget=REVIEWS)
+    decisions = correct(judgements, settings, [Adjudicator(ask_teacher)], look_up, seed=seed)
     overlaps = rank_overlaps(judgements.given, collect_opinions(decisions))
     everybody = judgements.students.astype(float)
-    asked = decisions.teacher_asked
+    (asked,) = decisions.asked
     everybody[asked] = (everybody[asked] + answers[asked]) / 2
     peers = ask_cleanlab(
         {"students": (judgements.given, judgements.students.astype(float)), "teacher": (judgements.given, everybody)}

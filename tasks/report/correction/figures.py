@@ -66,9 +66,9 @@ def measure(decisions: Decisions) -> dict[str, Any]:
     held_out = predict_held_out(decisions)
     threshold = _find_threshold(decisions)
     precision, recall = _measure_flags(decisions, audited, held_out, threshold)
-    without_answer = 0
-    if decisions.teacher is not None:
-        without_answer = int(np.isnan(decisions.teacher[decisions.teacher_asked, 0]).sum())
+    without_answer = sum(
+        int(np.isnan(table[asked, 0]).sum()) for table, asked in zip(decisions.teachers, decisions.asked, strict=True)
+    )
     actions = Counter(decisions.action)
     return {
         "items": len(judgements.ids),
@@ -83,7 +83,7 @@ def measure(decisions: Decisions) -> dict[str, Any]:
         "reviews": len(asked),
         "audited": decisions.audited,
         "verdicts_from_before": len(verdicts) - sum(i in verdicts for i in asked),
-        "teacher_calls": len(decisions.teacher_asked),
+        "teacher_calls": decisions.teacher_calls,
         "teacher_without_answer": without_answer,
         # False: too few verdicts for estimates; P(wrong) comes from the priors
         "calibrated": bool(decisions.estimates),

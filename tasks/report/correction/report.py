@@ -66,7 +66,8 @@ def describe_overlaps(folder: Path) -> str:
         return ""
     return (
         "These labels are taken for each other so often that their definitions may overlap: "
-        f"{', '.join(named[:_NAMED])}{more}; sharpen the definitions in the pack ({PAGE} of the stage correction shows examples)."
+        f"{', '.join(named[:_NAMED])}{more}; sharpen the definitions in the pack "
+        f"({PAGE} of the stage correction shows examples)."
     )
 
 

@@ -39,7 +39,7 @@ def test_people_count_as_one_opinion_and_neither_as_none() -> None:
     judgements = make_judgements([0, 1, 1], [[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
     verdicts = {0: 1, 1: -1}
     settings = CorrectionSettings(review_budget=0)
-    decisions = correct(judgements, settings, None, lambda items: {}, verdicts)
+    decisions = correct(judgements, settings, (), lambda items: {}, verdicts)
     students, people = collect_opinions(decisions)
     assert students is judgements.students
     assert people[0].tolist() == [0, 1] and np.isnan(people[1:]).all()

@@ -46,7 +46,7 @@ class Made:
         return {i: int(self.truth[i]) for i in items.tolist()}
 
     def decide(self, reviews: int = 120, **settings: Any) -> Decisions:
-        return correct(self.judgements, CorrectionSettings(review_budget=reviews, **settings), None, self.look_up)
+        return correct(self.judgements, CorrectionSettings(review_budget=reviews, **settings), (), self.look_up)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_text_from_data_stays_text(tmp_path: Path) -> None:
     bad = '<script>alert("x")</script>&amp;{{body}}'
     made = Made(60, 3, names=(bad, "'a'", "查询物流"))
     judgements = replace(made.judgements, ids=tuple(f"<b>{i}" for i in range(60)))
-    decisions = correct(judgements, CorrectionSettings(review_budget=30), None, made.look_up)
+    decisions = correct(judgements, CorrectionSettings(review_budget=30), (), made.look_up)
     plain, text = written(decisions, tmp_path, title=bad, costs={bad: 1.0}, excluded={"<i>1": bad})
     page = Page(text)
     assert not {"script", "b", "i"} & set(page.tags)
@@ -328,7 +328,7 @@ def test_clear_labels_are_not_said_to_overlap(decided: Decisions, tmp_path: Path
 
 def test_examples_of_overlaps_do_not_show_the_unjudged_audit() -> None:
     made = Vague()
-    decisions = correct(made.judgements, CorrectionSettings(review_budget=120), None, lambda items: {})
+    decisions = correct(made.judgements, CorrectionSettings(review_budget=120), (), lambda items: {})
     hidden = {decisions.judgements.ids[i] for i in decisions.unjudged_audit}
     shown = {i for pair in measure(decisions)["overlaps"] for i in pair["examples_of_first"]}
     assert hidden and shown and not hidden & shown
