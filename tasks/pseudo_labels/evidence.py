@@ -15,7 +15,8 @@ LEAST = 1e-3
 
 FEATURES = ("confidence", "margin", "unanimity", "described", "students")
 """The first columns of `encode_evidence`. Two more follow for each teacher but the first: its log ratio for the label,
-and whether it answered. In all but the latter, a larger value is stronger evidence for the label."""
+and whether it answered. In all but the latter, a larger value is stronger evidence for the label. With one teacher there
+are two such columns too, so that the same random numbers are drawn with two."""
 
 
 class Evidence(Record):
@@ -127,11 +128,11 @@ def encode_evidence(found: Sequence[Evidence]) -> NDArray[np.float64]:
             0.0 if e.vote_share is None else e.vote_share - 1,
             e.described or 0.0,
             e.students or 0.0,
-            *(x for ratio in e.teachers[1:] for x in (ratio or 0.0, float(ratio is not None))),
+            *(x for ratio in e.teachers[1:] or (None,) for x in (ratio or 0.0, float(ratio is not None))),
         )
         for e in found
     ]
-    table = np.array(rows, dtype=np.float64).reshape(len(rows), -1 if rows else len(FEATURES))
+    table = np.array(rows, dtype=np.float64).reshape(len(rows), -1 if rows else len(FEATURES) + 2)
     table[:, 0] = logit(table[:, 0].clip(LEAST, 1 - LEAST))
     return table
 
