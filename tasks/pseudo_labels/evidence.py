@@ -15,8 +15,8 @@ LEAST = 1e-3
 
 FEATURES = ("confidence", "margin", "unanimity", "described", "students")
 """The first columns of `encode_evidence`. Two more follow for each teacher but the first: its log ratio for the label,
-and whether it answered. In all but the latter, a larger value is stronger evidence for the label. With one teacher there
-are two such columns too, so that the same random numbers are drawn with two."""
+and whether it answered. In all but the latter, a larger value is stronger evidence for the label. With one
+teacher there are two such columns too, so that the same random numbers are drawn as with two."""
 
 
 class Evidence(Record):

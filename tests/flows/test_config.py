@@ -159,10 +159,8 @@ def test_the_form_shows_common_keys_first_and_none_that_follow_others() -> None:
 
 
 def test_one_teacher_or_several_each_with_what_it_is_asked(file: Path) -> None:
-    several = (
-        "teachers:\n- {model: a}\n- {model: b, prices: {prompt: 9}}\n- {model: c, ask: 0.2}\n- {model: d, ask: all}\n"
-    )
-    file.write_text(HEAD + POOL + several + "max_pixels: 99999\n", "utf-8")
+    several = "{model: a}, {model: b, prices: {prompt: 9}}, {model: c, ask: 0.2}, {model: d, ask: all}"
+    file.write_text(f"{HEAD}{POOL}teachers: [{several}]\nmax_pixels: 99999\n", "utf-8")
     config = load_config(file)
     assert [(t.model, t.ask, t.share) for t in config.panel] == [
         ("a", "all", None), ("b", "uncertain", 1.0), ("c", 0.2, 0.2), ("d", "all", None)

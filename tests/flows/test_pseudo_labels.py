@@ -38,7 +38,8 @@ def make_item(name: str, seed: int, rightly: float, *, hint: bool = False) -> tu
     labels = [truth, *others] if rng.random() < rightly else [*others, truth]
     filler = "".join(rng.choices("的了吗呢我你好请问", k=6))
     text = (
-        f"你是一个网店客服助手\n<用户与客服的对话 START>\n用户: {filler}{WORDS[truth]}{seed}{truth if hint else ''}\n<用户与客服的对话 END>\n"
+        f"你是一个网店客服助手\n<用户与客服的对话 START>\n用户: {filler}{WORDS[truth]}{seed}{truth if hint else ''}\n"
+        "<用户与客服的对话 END>\n"
         "请直接只输出分类标签结果，不需要其他多余的话。以下是可以参考的分类标签为："
         + json.dumps(labels, ensure_ascii=False)
     )

@@ -53,7 +53,7 @@ def test_repeats_are_averaged_before_they_are_compared() -> None:
 
 
 def test_unknown_evidence_is_neutral() -> None:
-    names = dict(zip(FEATURES, encode_evidence([Evidence()])[0].tolist(), strict=True))
+    names = dict(zip((*FEATURES, "teacher 2", "asked"), encode_evidence([Evidence()])[0].tolist(), strict=True))
     assert {n for n, v in names.items() if v} == {"confidence"} and names["confidence"] == pytest.approx(
         log(LEAST), 0.01
     )

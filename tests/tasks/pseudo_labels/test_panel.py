@@ -14,7 +14,7 @@ SETTINGS = PseudoLabelSettings(target_precision=0.95)
 
 
 class Panel:
-    """Teachers with these accuracies: each is right on a random part of the items, unsure of another, and is counted."""
+    """Teachers with these accuracies: each is sure and right on about one half, and less sure of the others."""
 
     def __init__(self, accuracies: Sequence[float], labelled: int = 300, pool: int = 300) -> None:
         rng = np.random.default_rng(0)

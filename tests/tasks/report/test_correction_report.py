@@ -310,7 +310,7 @@ def test_overlapping_labels_are_named_with_items_of_both(tmp_path: Path) -> None
     figures, page = written(decisions, tmp_path, samples=samples)
     first, second = figures["overlaps"][:2]
     assert (first["first"], first["second"], first["named"], second["named"]) == ("标签0", "标签1", True, False)
-    assert first["share"] == pytest.approx(0.5, abs=0.05) and second["share"] < 0.1
+    assert first["share"] > 0.35 and second["share"] < 0.1
     given = dict(zip(decisions.judgements.ids, decisions.judgements.given.tolist(), strict=True))
     assert [given[i] for i in first["examples_of_first"] + first["examples_of_second"]] == [0, 0, 1, 1]
     assert all(f"说明 {i}" in page for i in first["examples_of_first"])
