@@ -11,7 +11,7 @@ from tasks.dataset.export.trainer_names import check_base
 from tasks.dataset.settings import ApprovalSettings, DriftSettings, EmitSettings
 from tasks.errors import ConfigError
 from tasks.evaluation.settings import EvaluateSettings
-from tasks.items.settings import SourceConfig
+from tasks.items.settings import SourceConfig, VideoSettings
 from tasks.models.engines.engine import check_engine
 from tasks.models.engines.ray.cluster import Runner
 from tasks.models.engines.spec import EngineSpec
@@ -53,7 +53,7 @@ class CommonConfig(Settings):
     ledger: Path = Path("artifacts/ledger.sqlite")
     """SQLite file that stores every answer, so that no answer is paid for twice. All runs can share it."""
     images: Path = Path("artifacts/images")
-    """Folder for resized images. All runs can share it."""
+    """Folder for resized images and for the frames of recordings. All runs can share it."""
     texts: Path = Path("artifacts/texts")
     """Folder for text that was read from images, for packs with `ocr`. All runs can share it."""
     shard_size: int = Field(default=500, ge=1)
@@ -63,6 +63,8 @@ class CommonConfig(Settings):
     max_pixels: int = Field(default=MAX_PIXELS, ge=28 * 28)
     """Maximum area of an image in pixels; larger images are shrunk. Models, students and exports follow it. Qwen2-VL
     makes one token of 784 pixels."""
+    video: VideoSettings = VideoSettings()
+    """Which frames of a recording stand for it."""
     trust_remote_code: bool = False
     """Allow Python code that comes with a model to run."""
     seed: int = 0
@@ -131,6 +133,8 @@ class PseudoLabelsConfig(CommonConfig, TeacherSettings):
     """How models are asked."""
     pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
     """How the pool is labelled and which labels are kept."""
+    ask_only: SkipJsonSchema[bool] = False
+    """Ask the teacher, and leave decisions to a later run: an earlier stage waits for its answers."""
 
     @model_validator(mode="after")
     def _needs_teacher(self) -> Self:

@@ -199,7 +199,7 @@ class _LoraStudents:
         for trial in self.trials:
             answers = self._ask(trial, items, with_reason=False)
             reasoned = self._ask(trial, items, with_reason=True) if trial.has_reasons else {}
-            pointed = measure_pointing(trial.steps[-1].spec, self.pack, items, reasoned)
+            pointed = measure_pointing(self.pack, items, reasoned)
             rows += make_rows(trial.variant, trial.seed, items, labels, answers, reasoned, pointed)
         return rows
 

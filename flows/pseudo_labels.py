@@ -6,18 +6,20 @@ for the pool can be trusted.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from prefect import flow, get_run_logger
 
-from flows.asking import open_asker, prepare_prompter
+from flows.asking import find_line_finder, open_asker, prepare_prompter
 from flows.config import PseudoLabelsConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, log_where_to_judge, read_valid_verdicts, run_as_task, show_table
 from flows.students import FoldStudents
+from tasks.errors import AnswersPending
 from tasks.items.file_states import read_file_state
+from tasks.models.pending import ask_each
 from tasks.models.teacher import TeacherCosts, estimate_price, label_with_teacher, name_teachers
 from tasks.packs.pack import Pack
-from tasks.prompts.prompter import Prompter
 from tasks.pseudo_labels.calibration_targets import ENOUGH, match_corrections
 from tasks.pseudo_labels.decide import PoolDecision, Trust, Trusted, split
 from tasks.pseudo_labels.evidence import Opinions
@@ -59,7 +61,8 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     trust = standing.trust
     predictions = [standing.answers_here[s.id] for s in inputs.pool]
     kept, dropped = split(trust, predictions, STAGE)
-    kept, faults = remove_bad_reasons(kept, {s.id: s for s in inputs.pool}, pack)
+    lines = find_line_finder(config, pack)
+    kept, faults = remove_bad_reasons(kept, {s.id: s for s in inputs.pool}, pack, lines)
     if faults:
         get_run_logger().info("bad reasons removed, their labels kept: %s", dict(faults))
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,14 +111,15 @@ class _Models:
     def ask_all(self) -> Standing:
         """Ask teachers and fold students; return what follows from their answers."""
         config, inputs = self.config, self.inputs
-        there, here = (Opinions(tuple({} for _ in config.panel)) for _ in range(2))
-        everything = [*inputs.labelled, *inputs.pool]
-        for place, spec in enumerate(config.panel):
-            if spec.share is None and (place == 0 or not spec.is_rule):
-                prompter = prepare_prompter(config, self.pack, spec, everything)
-                blind = "the labelled set without seeing its labels"
-                there = self._label(there, place, prompter, inputs.labelled, blind)
-                here = self._label(here, place, prompter, inputs.pool, "the pool")
+        sets = (
+            (inputs.labelled, "the labelled set without seeing its labels"),
+            (inputs.pool, "the pool"),
+        )
+        everybody = [p for p, spec in enumerate(config.panel) if spec.share is None and (p == 0 or not spec.is_rule)]
+        answers = ask_each(*(partial(self._label, place, items, what) for place in everybody for items, what in sets))
+        there, here = (_join_opinions(answers[side::2]) for side in range(2))
+        if config.ask_only:
+            raise AnswersPending(f"{STAGE}: the teacher has answered; decisions follow when `correction` is finished")
         if inputs.corrections and config.student is not None:
             students = FoldStudents(config, config.student, self.pack, self.spent.asker)
             of_labelled, of_pool = students.predict_pool(inputs.labelled, inputs.pool)
@@ -139,35 +143,33 @@ class _Models:
         given = {s.id: s.given for s in self.inputs.labelled if s.given is not None}
         return self.spent.count_figures(answers, given, verdicts)
 
-    def _label(
-        self, opinions: Opinions, place: int, prompter: Prompter, items: Sequence[Sample], what: str
-    ) -> Opinions:
-        """Return the opinions with a teacher's labels for `items`."""
-        role = list(name_teachers(self.config.panel))[place]
+    def _label(self, place: int, items: Sequence[Sample], what: str) -> Opinions:
+        """Return a teacher's opinions about `items`."""
         spec, ask, seed = self.config.panel[place], self.config.ask, self.config.seed
+        role = list(name_teachers(self.config.panel))[place]
+        found = Opinions(tuple({} for _ in self.config.panel))
+        if not items:
+            return found
         what = f"{role} labels {what}"
+        prompter = prepare_prompter(self.config, self.pack, spec, items)
         with self.spent.charge(role):
             labelled = label_with_teacher(self.spent.asker, prompter, items, spec, ask, seed, what)
-            opinions = opinions.add_answers(place, _index_by_sample(labelled))
+            found = found.add_answers(place, _index_by_sample(labelled))
             if self.pack.describe_first and place == 0:
                 sampling = Sampling(label_probabilities=True, max_tokens=8, seed=seed)
                 requests = [prompter.classify(s, sampling, with_reason=False) for s in items]
                 direct = self.spent.asker.ask_for_labels(
                     requests, spec, f"{what}, without descriptions", source="teacher/direct", model=prompter.model
                 )
-                opinions = replace(opinions, direct=_index_by_sample(direct))
-        return opinions
+                found = replace(found, direct=_index_by_sample(direct))
+        return found
 
     def _ask_some(self, place: int, split: Split, wanted: Sequence[str]) -> Mapping[str, Prediction]:
         """Ask a teacher about the items of a set with these ids; return its predictions, keyed by id."""
-        samples = {s.id: s for s in (self.inputs.labelled if split is Split.LABELLED else self.inputs.pool)}
-        items = [samples[i] for i in wanted]
-        if not items:
-            return {}
-        prompter = prepare_prompter(self.config, self.pack, self.config.panel[place], items)
-        none = Opinions(tuple({} for _ in self.config.panel))
-        what = f"uncertain items of the {'labelled set' if split is Split.LABELLED else 'pool'}"
-        return self._label(none, place, prompter, items, what).teachers[place]
+        labelled = split is Split.LABELLED
+        samples = {s.id: s for s in (self.inputs.labelled if labelled else self.inputs.pool)}
+        what = f"uncertain items of the {'labelled set' if labelled else 'pool'}"
+        return self._label(place, [samples[i] for i in wanted], what).teachers[place]
 
     def _judge(self, there: Opinions, here: Opinions) -> Standing:
         """Calibrate trust on the items with checked labels, in a task run, and decide about the pool."""
@@ -181,6 +183,15 @@ class _Models:
                 "a labelled set", ENOUGH,
             )  # fmt: skip
         return standing
+
+
+def _join_opinions(parts: Sequence[Opinions]) -> Opinions:
+    """Return the opinions of several teachers about one set as one."""
+    joint = parts[0]
+    for part in parts[1:]:
+        for place, answers in enumerate(part.teachers):
+            joint = joint.add_answers(place, answers)
+    return joint
 
 
 def _index_by_sample(predictions: Sequence[Prediction]) -> dict[str, Prediction]:

@@ -22,11 +22,11 @@ from flows.service.alerts import alert_empty
 from flows.service.pages import show_links
 from flows.ui import show_in_ui
 from tasks.items.file_states import read_file_state, read_folder_state
-from tasks.items.known_files import KNOWN, UNPACKED
 from tasks.items.ocr import get_reader_identity
 from tasks.items.samples import read_samples
 from tasks.items.settings import SourceConfig
 from tasks.items.smoke import choose_few
+from tasks.items.videos import have_frames
 from tasks.models.engines.identity import identify_model
 from tasks.models.engines.spec import RULE, EngineSpec
 from tasks.models.ledger.tools import find_last_prune
@@ -86,15 +86,15 @@ def _read_or_reuse_set(
     # Part of every stage's recipe: after a change of the OCR model, all stages decide again.
     ocr = get_reader_identity() if pack.ocr else ""
     recipe = hash_recipe(
-        source=source, pack=pack.digest, split=split, inputs=inputs, ocr=ocr, limit=config.limit, code=code_version()
-    )
+        source=source, pack=pack.digest, split=split, inputs=inputs, ocr=ocr, limit=config.limit, video=config.video,
+        code=code_version(),
+    )  # fmt: skip
     record = find_finished_record(folder, recipe)
-    if record is not None:
+    if record is not None and have_frames(samples := read_rows(folder / "kept.parquet", Sample)):
         log.info("%s items: unchanged, reused (%d kept, %d dropped)", split, record.kept, record.dropped)
-        return read_rows(folder / "kept.parquet", Sample), record
+        return samples, record
     began = time.monotonic()
-    known, unpacked = config.images / KNOWN, config.images / UNPACKED
-    result = read_samples(source.manifest, source.images, pack, split, known=known, unpacked=unpacked)
+    result = read_samples(source.manifest, source.images, pack, split, video=config.video, cache=config.images)
     kept = result.kept if config.limit is None else choose_few(result.kept, config.limit)
     seconds = time.monotonic() - began
     # Without the state of the image folder, in which files that no item refers to may come and go.

@@ -14,6 +14,7 @@
     ├── JudgementError              probabilities or verdicts are unusable; the message names file, line and item
     ├── TooManyFailures             so many questions failed that the run must not count as a success
     ├── BudgetSpent                 the run has spent its budget; the next run continues from there
+    ├── AnswersPending              a batch API has the questions but not yet all answers; a later run takes them
     ├── LeakageError                a prediction comes from a model that was trained on the item
     └── ItemCountError              a stage's kept and dropped items are not exactly its input: a bug in labelstill
 
@@ -81,6 +82,15 @@ class TooManyFailures(LabelstillError):
 
 class BudgetSpent(LabelstillError):
     """The run has spent its budget; all answers so far are in the ledger."""
+
+
+class AnswersPending(LabelstillError):
+    """Questions were sent to a batch API, which has not answered all of them yet. The text says which and until when.
+
+    Not a failure: the next run takes the answers that are there by then.
+    """
+
+    exit_code = 5
 
 
 class LeakageError(LabelstillError):

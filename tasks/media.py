@@ -1,6 +1,7 @@
 """What items consist of: texts, images, recordings and boxes; and the base of all records."""
 
 import hashlib
+from enum import StrEnum
 from typing import Annotated, Literal
 
 import orjson
@@ -66,6 +67,19 @@ class Box(Record):
         if not (0 <= corners[0] < corners[2] and 0 <= corners[1] < corners[3]):
             raise ValueError(f"{corners} are not left < right and top < bottom, none below 0")
         return corners
+
+
+class BoxForm(StrEnum):
+    """How a generation of Qwen-VL writes boxes (tasks/prompts/box_forms.py)."""
+
+    QWEN2 = "qwen2_vl"
+    QWEN2_5 = "qwen2_5_vl"
+    QWEN3 = "qwen3_vl"
+
+    @property
+    def in_pixels(self) -> bool:
+        """Return whether the coordinates are pixels of the resized image, not thousandths."""
+        return self is BoxForm.QWEN2_5
 
 
 class TextPart(Record):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tasks.media import Box, ImagePart, ImageRef, Part, Record, VideoPart, VideoRef, digest_of, digest_part
+from tasks.media import Box, BoxForm, ImagePart, ImageRef, Part, Record, VideoPart, VideoRef, digest_of, digest_part
 
 NEITHER = "neither"  # the verdict that none of the offered labels is right
 
@@ -116,7 +116,8 @@ class Request(Record):
     system: str = ""  # the system turn; if it is empty, the model's chat template decides
     max_pixels: int = Field(gt=0)
     min_pixels: int = Field(gt=0)
-    boxes: bool = False  # the answer may contain boxes, whose special tokens are kept
+    frame_pixels: int | None = None  # maximum area of a recording's frame, if it is lower than `max_pixels`
+    boxes: BoxForm | None = None  # how boxes in the answer are written, if it may have any; their tokens are kept
     keep_from_turn: int = 0  # the first turn that the token budget must keep (the user's latest); 0: it drops none
 
     @property
@@ -128,6 +129,11 @@ class Request(Record):
     def videos(self) -> tuple[VideoRef, ...]:
         """Return the request's recordings in the order of its parts."""
         return tuple(p.video for p in self.parts if isinstance(p, VideoPart))
+
+    @property
+    def frame_bounds(self) -> dict[str, int]:
+        """Return the bounds of the area of a recording's frame, as `min_pixels` and `max_pixels`."""
+        return {"min_pixels": self.min_pixels, "max_pixels": min(self.frame_pixels or self.max_pixels, self.max_pixels)}
 
 
 class Outcome(StrEnum):
@@ -163,6 +169,8 @@ class Generation(Record):
     engine: str = ""  # fingerprint of the engine: kind, model, versions
     detail: str = ""  # the error, for FAILED, BAD_MEDIA and TOO_LONG
     shortened: str = ""  # what was removed to make the prompt fit (turns, images, pixels)
+    # of a request with boxes: the sides of each of its images as the model saw it; None for one that was left out
+    sides: tuple[tuple[int, int] | None, ...] = ()
 
 
 class Rung(StrEnum):
@@ -187,7 +195,7 @@ class Prediction(Record):
     probabilities: dict[str, float] = Field(default_factory=dict)  # per label; empty if the engine returns none
     votes: dict[str, int] = Field(default_factory=dict)
     reason: str = ""
-    pointing: str = ""  # the reason with its boxes, as the model wrote them; empty unless it was asked for boxes
+    boxes: tuple[Box, ...] = ()  # those that the reason points at, if the votes agree on them
     model: str = ""  # identity of the model: name and digest, with those of an adapter
     rung: Rung = Rung.NONE  # how the text with the label was read
     attempt: int = 0  # 0: the first; 1: asked again with another seed; …
@@ -241,6 +249,7 @@ class Correction(Record):
     teacher_candidate: float | None = None
     gain: float = 0.0  # probability that a person's answer would correct the final label
     reason: str = ""  # the teacher's reason
+    boxes: tuple[Box, ...] = ()  # those that it points at
     why: str  # one sentence for people
 
 

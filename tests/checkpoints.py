@@ -37,6 +37,13 @@ _EMPTY_THOUGHTS = """\
 {{ '<think>\\n\\n</think>\\n\\n' }}
 {%- endif -%}
 """
+_IMAGES = "{%- if part.type == 'image' or 'image' in part or 'image_url' in part -%}\n"
+_VIDEOS = """\
+{%- if part.type == 'video' or 'video' in part or 'video_url' in part -%}
+<|vision_start|><|video_pad|><|vision_end|>
+{%- elif part.type == 'image' or 'image' in part or 'image_url' in part -%}
+"""
+_WITH_VIDEOS = CHAT_TEMPLATE.replace(_IMAGES, _VIDEOS)
 _ANSWER = "{{ '<|im_start|>' + turn.role + '\\n' }}\n"
 
 
@@ -52,8 +59,8 @@ class Generation:
     def chat_template(self) -> str:
         """Without a default system turn from Qwen3-VL on; of a thinking model, thoughts come before the last answer."""
         if not self.model_type.startswith("qwen3"):
-            return CHAT_TEMPLATE
-        template = CHAT_TEMPLATE.removeprefix(_DEFAULT_SYSTEM)
+            return _WITH_VIDEOS
+        template = _WITH_VIDEOS.removeprefix(_DEFAULT_SYSTEM)
         if self.thinks:
             template = template.replace(_ANSWER, _ANSWER + _EMPTY_THOUGHTS)
             template = template.replace(_GENERATION, "{{ '<|im_start|>assistant\\n<think>\\n' }}")
@@ -137,7 +144,9 @@ def _make_processor(generation: Generation, tokenizer: Qwen2Tokenizer) -> Any:
     images = Qwen2VLImageProcessor(size=size, patch_size=generation.patch_size)
     classes: dict[str, Any] = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}
     kind = classes.get(generation.model_type, Qwen3VLProcessor)
-    videos = Qwen3VLVideoProcessor() if kind is Qwen3VLProcessor else Qwen2VLVideoProcessor()
+    # as in Qwen's own checkpoints; the classes' defaults enlarge small frames
+    of_all = {"shortest_edge": 4096, "longest_edge": 25_165_824}
+    videos = Qwen3VLVideoProcessor(size=of_all) if kind is Qwen3VLProcessor else Qwen2VLVideoProcessor(size=size)
     return kind(images, tokenizer, videos, chat_template=generation.chat_template)
 
 

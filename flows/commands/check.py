@@ -8,7 +8,6 @@ from functools import partial
 
 from flows.config import DistillConfig, EmitConfig
 from tasks.errors import EngineError
-from tasks.items.known_files import KNOWN, UNPACKED
 from tasks.items.samples import Intake, read_samples
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.identity import make_prompter
@@ -49,6 +48,13 @@ class Estimate:
     def tokens(self) -> int:
         """About how many tokens their prompts have."""
         return round(self.work.prompt_tokens)
+
+    def describe_price(self) -> str:
+        """Return about what the requests cost, for a line of the screen; empty without prices per token."""
+        if not self.spec.prices.of_tokens:
+            return ""
+        cost = self.spec.charged.cost_of(self.tokens, 0, round(self.work.answer_tokens))
+        return f", for about {cost:,.3g}{' at half of `prices`' if self.spec.batch else ''}"
 
 
 @dataclass(frozen=True)
@@ -97,15 +103,14 @@ def check(
     for stage in last.stages if isinstance(last, EmitConfig) else ():
         pack.require_labels(stage)
     sets = (Split.LABELLED, config.labelled), (Split.UNLABELLED, config.unlabelled), (Split.TEST, config.evaluation)
-    known, unpacked = config.images / KNOWN, config.images / UNPACKED
     intakes = {
         split: read_samples(
             source.manifest,
             source.images,
             pack,
             split,
-            known=known,
-            unpacked=unpacked,
+            video=config.video,
+            cache=config.images,
             progress=partial(progress, split),
         )
         for split, source in sets
@@ -114,8 +119,10 @@ def check(
     labelled, pool = (intakes[s].kept if s in intakes else () for s in (Split.LABELLED, Split.UNLABELLED))
     estimator = _Estimator(config, pack, labelled, pool)
     estimates = tuple(estimator.list_estimates())
-    most_images = max((len(s.images) for intake in intakes.values() for s in intake.kept), default=0)
-    place = Workplace(ImageCache(config.images), config.output / "logs", most_images)
+    kept = [sample for intake in intakes.values() for sample in intake.kept]
+    most_images = max((len(s.images) for s in kept), default=0)
+    most_videos = max((len(s.videos) for s in kept), default=0)
+    place = Workplace(ImageCache(config.images), config.output / "logs", most_images, most_videos)
     serve_lines = tuple(_list_serve_lines(config.engines, place))
     newer = tuple(_find_newer_commits(config))
     return CheckReport(intakes, estimates, estimator.measure_training(), newer, serve_lines)
@@ -201,7 +208,7 @@ class _Estimator:
         if self.pack.describe_first:
             describing = Sampling(max_tokens=ask.max_tokens, seed=seed)
             yield self._count(f"{stage}, descriptions", spec, (prompter.describe(s, describing) for s in items))
-        yield self._count(stage, spec, (prompter.classify(s, ask.sample_votes(seed)) for s in items))
+        yield self._count(stage, spec, (prompter.classify(s, ask.sample_votes(seed), show_box=True) for s in items))
 
     def _estimate_direct(self, stage: str, spec: EngineSpec, items: Sequence[Sample]) -> Estimate:
         prompter, sampling = self._make_prompter(spec), Sampling(seed=self.config.seed)
@@ -212,8 +219,7 @@ class _Estimator:
         if isinstance(spec, ProbeSpec):  # which asks no model
             return
         engine = choose_base_engine(spec)
-        with_reason = isinstance(spec, StudentSpec) and spec.reasons == "always"
-        requests = make_label_requests(self._make_prompter(engine), items, with_reason=with_reason)
+        requests = make_label_requests(self._make_prompter(engine), items, with_reason=spec.reasons == "always")
         one = self._count(stage, engine, requests)
         yield replace(one, work=one.work * spec.repeats)
 

@@ -35,7 +35,7 @@ _NAME = "labelstill-pages"
 _PART = r"[^/.\\][^/\\]*"
 """A path part that does not begin with a dot. This excludes `..` and files that are still being written."""
 _SERVED = re.compile(
-    rf"/(?:{_PART}/)*(?:card/index\.html|review/\w[\w-]*\.html|review/images/\w[\w.]*\.webp|correction/report\.html"
+    rf"/(?:{_PART}/)*(?:card/index\.html|review/\w[\w-]*\.html|review/images/\w[\w.]*\.(?:webp|mp4|m4v|webm)|correction/report\.html"
     rf"|logs/(?:{_PART}/)?{_PART}\.log)"
 )
 """The paths that are served. Logs are named after models; on a cluster each node has its own folder of logs."""
@@ -43,9 +43,14 @@ _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
-_REVIEW_POLICY = _POLICY.replace("img-src data:", "img-src data: 'self'") + "; script-src 'unsafe-inline'"
-"""For review pages only, which may show pictures beside them. The page's own policy allows only its one script."""
-_TYPES = {".html": "text/html; charset=utf-8", ".log": "text/plain; charset=utf-8", ".webp": "image/webp"}
+_BESIDE = "img-src data: 'self'; media-src data: 'self'"
+_REVIEW_POLICY = _POLICY.replace("img-src data:", _BESIDE) + "; script-src 'unsafe-inline'"
+"""For review pages only, which may show pictures and recordings beside them. The page's own policy allows only its one
+script."""
+_TYPES = {
+    ".html": "text/html; charset=utf-8", ".log": "text/plain; charset=utf-8", ".webp": "image/webp",
+    ".mp4": "video/mp4", ".m4v": "video/mp4", ".webm": "video/webm",
+}  # fmt: skip
 _PORT_OFFSET = 10
 """The default port is the Prefect server's port plus this number."""
 _START_SECONDS = 30

@@ -21,8 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import ConfigError, ManifestError
+from tasks.items.ids import find_own_id
 from tasks.items.manifests import list_manifest_files, read_items
-from tasks.items.samples import find_own_id, read_label
+from tasks.items.samples import read_label
 from tasks.items.tables import clean_name
 from tasks.packs.columns import Columns
 from tasks.packs.label_names import find_equal_label

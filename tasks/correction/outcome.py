@@ -255,6 +255,7 @@ def _record_judged(decisions: Decisions, item: int, answer: Prediction | None) -
         teacher_candidate=probability(decisions.teacher, candidate),
         gain=float(decisions.gain[item]),
         reason=answer.reason if answer else "",
+        boxes=answer.boxes if answer else (),
         why="",
     )
 

@@ -37,7 +37,7 @@ class ChangeKind(StrEnum):
     REREASONED = "re-reasoned"
     """The label is the same, but its reason was changed, added or removed."""
     REWORDED = "reworded"
-    """Label and reason are the same, but the prompt or the images differ: the template or the item has changed."""
+    """Label and reason are the same, but the prompt, images or frames differ: the template or the item has changed."""
     MOVED = "moved"
     """The item moved from training to validation or back."""
 

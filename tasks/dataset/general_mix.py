@@ -29,7 +29,7 @@ from tasks.items.images import MAX_PIXELS, check_image
 from tasks.items.refusals import Unusable
 from tasks.media import ImagePart, Part, TextPart
 from tasks.models.failures import LEAST
-from tasks.prompts.turns import IMAGE_TOKEN
+from tasks.prompts.turns import IMAGE_TOKEN, VIDEO_TOKEN, escape_placeholder
 from tasks.records import Example, Message, Origin, Sample, Split
 from tasks.storage.json_lines import read_lines
 
@@ -39,6 +39,8 @@ class MixReason(StrEnum):
 
     MALFORMED = "mix_malformed"
     """The row is not JSON, or not an object with valid `messages` and `images`."""
+    VIDEO = "mix_has_video"
+    """The row has recordings. They are not extracted, and without them its text would be trained on alone."""
     TURNS = "mix_turns"
     """After an optional system turn, user and assistant do not alternate, or a turn has no text."""
     PLACEHOLDERS = "mix_placeholder_mismatch"
@@ -165,6 +167,8 @@ def _parse_example(identity: str, row: object, file: Path, root: ImageFolder) ->
     if isinstance(row, _UnusableRow):
         raise row
     fields: dict[str, Any] = cast(Any, row) if isinstance(row, dict) else {}
+    if fields.get("videos") or fields.get("video"):
+        raise _UnusableRow(MixReason.VIDEO, _NO_VIDEO)
     named: list[object] = []
     try:
         messages = tuple(
@@ -195,6 +199,7 @@ def _parse_example(identity: str, row: object, file: Path, root: ImageFolder) ->
     )
 
 
+_NO_VIDEO = "has recordings, which a mix can't have; give their frames as `images`, or leave such rows out"
 _ROLES: dict[Any, Any] = {"human": "user", "gpt": "assistant"}
 
 
@@ -211,12 +216,17 @@ def _parse_turn(turn: Any, named: list[object]) -> Message:
                 image = image.get("url") if isinstance(image, dict) else image
                 named += [image] if image is not None else []
                 texts.append(IMAGE_TOKEN)
+            elif part["type"] in ("video", "video_url"):
+                raise _UnusableRow(MixReason.VIDEO, _NO_VIDEO)
             else:
                 raise _UnusableRow(
                     MixReason.MALFORMED, f"contains a part of type {part['type']!r}, which no model is shown"
                 )
         content = "".join(texts)
-    return Message(role=_ROLES.get(role, role), content=content)
+    message = Message(role=_ROLES.get(role, role), content=content)
+    # as no row has recordings, `<video>` is text
+    plain = message.content.replace(VIDEO_TOKEN, escape_placeholder(VIDEO_TOKEN))
+    return message.model_copy(update={"content": plain})
 
 
 class _UnusableRow(Exception):

@@ -25,6 +25,7 @@ from tasks.items.duplicates import (
     make_comparable_item,
 )
 from tasks.items.image_hashes import ImageHashes
+from tasks.items.key_frames import list_pictures
 from tasks.items.signatures import compute_signatures
 from tasks.records import Sample
 
@@ -156,7 +157,8 @@ def _find_shown_pictures(sources: Sources, contents: Sequence[int], image_hashes
     images = [image for row in rows for image in row.images]
     if not images or not sources.evaluation:
         return {}
-    shown = find_shown_images(images, [image for sample in sources.evaluation for image in sample.images], image_hashes)
+    held_out = [picture for sample in sources.evaluation for picture in list_pictures(sample)]
+    shown = find_shown_images(images, held_out, image_hashes)
     return {contents[sources.own + i]: None for i, row in enumerate(rows) if any(x.sha256 in shown for x in row.images)}
 
 

@@ -145,11 +145,12 @@ _LEAST = 100
 _EMITTED_SLICE = 5_000
 """Rows per slice if rows contain whole prompts; slices of 50,000 rows took 600 MB."""
 _NAMES = ("sample_id", "label", "reason", "origin", "why", "subset", "task", "source", "content")
-"""Columns of a snapshot. `content` is a digest (32 hexadecimal digits) of the training texts and images."""
+"""Columns of a snapshot. `content` is a digest (32 hexadecimal digits) of the training texts, images and frames."""
 _SCHEMA = pa.schema([(name, pa.string()) for name in _NAMES])
 # Columns with few distinct values: as dictionaries they take four bytes per row.
 _REPEATED = ("label", "origin", "why", "subset", "task", "source")
-_EMITTED = (*_NAMES[:-1], "messages", "images")
+_CONTENT = ("messages", "images", "videos")
+_EMITTED = (*_NAMES[:-1], *_CONTENT)
 
 
 @dataclass(frozen=True)
@@ -221,14 +222,19 @@ def _read_emitted(path: Path) -> Iterator[Any]:
     """Yield the examples in emit's kept.parquet as batches with the columns of a snapshot."""
     file = pq.ParquetFile(path)
     for batch in file.iter_batches(_EMITTED_SLICE, columns=list(_EMITTED)) if file.metadata.num_rows else ():
-        texts = zip(batch.column("messages").to_pylist(), batch.column("images").to_pylist(), strict=True)
-        contents = pa.array([_digest_content(orjson.loads(m), orjson.loads(i)) for m, i in texts], pa.string())
+        rows = zip(*(batch.column(name).to_pylist() for name in _CONTENT), strict=True)
+        contents = pa.array([_digest_content(*map(orjson.loads, row)) for row in rows], pa.string())
         yield pa.RecordBatch.from_arrays([*(batch.column(name) for name in _NAMES[:-1]), contents], schema=_SCHEMA)
 
 
-def _digest_content(messages: list[dict[str, str]], images: list[dict[str, str]]) -> str:
-    """Return the digest of what a model is trained on: role and text of each turn and sha256 of each image."""
-    content = [[(turn["role"], turn["content"]) for turn in messages], [image["sha256"] for image in images]]
+def _digest_content(messages: list[dict[str, str]], images: list[dict[str, str]], videos: list[dict[str, Any]]) -> str:
+    """Return the digest of what a model is trained on.
+
+    That is role and text of each turn, sha256 of each image, and for each recording sha256 and time of each frame.
+    """
+    content: list[Any] = [[(turn["role"], turn["content"]) for turn in messages], [image["sha256"] for image in images]]
+    if videos:  # so that sets without recordings keep the digests that they had before
+        content.append([[[frame["sha256"] for frame in v["frames"]], v["times"]] for v in videos])
     return hashlib.sha256(orjson.dumps(content)).hexdigest()[:32]
 
 

@@ -105,6 +105,7 @@ def _pair_emitted(results: Results) -> list[tuple[Sample, Example]]:
     taught: list[tuple[Sample, Example]] = []
     for example in examples:
         item = _relabel(samples[example.source, example.sample_id], example.label)
+        item = item.model_copy(update={"boxes": example.boxes})
         if count[item.id] > 1 and item.split is not Split.LABELLED:
             # Reasons are found by id: the labelled item keeps its id, the other gets a new one.
             item = item.model_copy(update={"id": f"{item.id} ({item.split})"})

@@ -1,4 +1,4 @@
-"""Split an instruction into dialogue, image positions and offered labels, by the patterns of its pack."""
+"""Split an instruction into dialogue, positions of media and offered labels, by the patterns of its pack."""
 
 import ast
 import json
@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from tasks.media import ImagePart, ImageRef, Part, TextPart
+from tasks.media import ImagePart, ImageRef, Part, TextPart, VideoPart, VideoRef
 from tasks.packs.pack import TaskPack
 
-PLACEHOLDER = "<image>"
+PLACEHOLDER, VIDEO_PLACEHOLDER = "<image>", "<video>"
+_PLACEHOLDERS = re.compile(f"({PLACEHOLDER}|{VIDEO_PLACEHOLDER})")
 
 
 @dataclass(frozen=True)
@@ -21,23 +22,36 @@ class ImageSlot:
 
 
 @dataclass(frozen=True)
+class VideoSlot:
+    """The position of a recording between texts."""
+
+    turn: int
+
+
+@dataclass(frozen=True)
 class Cut:
     """The content of an instruction, without the label list and what the pack's `strip` patterns match."""
 
-    pieces: tuple[TextPart | ImageSlot, ...]
+    pieces: tuple[TextPart | ImageSlot | VideoSlot, ...]
     offered: tuple[str, ...] | None
     """The labels that the instruction lists, in that order; None if it has no list or the list cannot be parsed."""
 
-    def parts(self, images: Sequence[ImageRef]) -> tuple[Part, ...]:
+    def parts(self, images: Sequence[ImageRef], videos: Sequence[VideoRef] = ()) -> tuple[Part, ...]:
         """Return the pieces as sample parts: the first image takes the first image position, and so on.
 
-        There must be as many `images` as `slots`.
+        There must be as many `images` as `slots`, and as many `videos` as `video_slots`.
         """
         upcoming = iter(images)
-        return tuple(
-            ImagePart(image=next(upcoming), turn=piece.turn) if isinstance(piece, ImageSlot) else piece
-            for piece in self.pieces
-        )
+        upcoming_videos = iter(videos)
+        parts: list[Part] = []
+        for piece in self.pieces:
+            if isinstance(piece, ImageSlot):
+                parts.append(ImagePart(image=next(upcoming), turn=piece.turn))
+            elif isinstance(piece, VideoSlot):
+                parts.append(VideoPart(video=next(upcoming_videos), turn=piece.turn))
+            else:
+                parts.append(piece)
+        return tuple(parts)
 
     def find_latest_user_turn(self, task: TaskPack) -> int:
         """Return the number of the user's latest turn; 0 if the instruction has no turns."""
@@ -48,11 +62,16 @@ class Cut:
         """Return the number of image positions."""
         return sum(isinstance(piece, ImageSlot) for piece in self.pieces)
 
+    @property
+    def video_slots(self) -> int:
+        """Return the number of positions of recordings."""
+        return sum(isinstance(piece, VideoSlot) for piece in self.pieces)
+
 
 def cut_instruction(instruction: str, task: TaskPack) -> Cut:
     """Split `instruction` by the patterns of `task`.
 
-    No piece extends over two turns. The texts of all pieces together are the dialogue without its image placeholders.
+    No piece extends over two turns. The texts of all pieces together are the dialogue without its placeholders.
     """
     text = instruction.replace("\r\n", "\n")
     offered = None
@@ -65,12 +84,14 @@ def cut_instruction(instruction: str, task: TaskPack) -> Cut:
     for pattern in task.strip:
         text = pattern.sub("", text)
     text = text.strip()
-    pieces: list[TextPart | ImageSlot] = []
+    pieces: list[TextPart | ImageSlot | VideoSlot] = []
     for turn, segment in _turns(text, task.turn):
-        for i, run in enumerate(segment.split(PLACEHOLDER)):
-            if i:
+        for run in _PLACEHOLDERS.split(segment):
+            if run == PLACEHOLDER:
                 pieces.append(ImageSlot(turn))
-            if run.strip():
+            elif run == VIDEO_PLACEHOLDER:
+                pieces.append(VideoSlot(turn))
+            elif run.strip():
                 pieces.append(TextPart(text=run, turn=turn))
     return Cut(tuple(pieces), offered)
 

@@ -15,6 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from tasks.items.image_hashes import ImageHashes, compute_hashes, find_same_pictures, make_thumbnail
+from tasks.items.key_frames import list_pictures
 from tasks.items.signatures import (
     PERMUTATIONS,
     Signatures,
@@ -23,7 +24,7 @@ from tasks.items.signatures import (
     normalise_text,
     split_trigrams,
 )
-from tasks.media import ImageRef
+from tasks.media import ImageRef, digest_part
 from tasks.records import Sample
 
 Ints = NDArray[np.int64]
@@ -50,21 +51,22 @@ _CHUNK = 2_000_000
 
 @dataclass(frozen=True)
 class Item:
-    """The normalised text and the images of an item, by which near-duplicates are recognised."""
+    """The normalised text and the pictures of an item, by which near-duplicates are recognised."""
 
     text: str
     images: tuple[ImageRef, ...]
+    """Its images and the key frames of its recordings."""
     question: str
     """The normalised text of the user's latest turn. If no turns are known, it is the last line of the text."""
 
 
 def make_comparable_item(sample: Sample) -> Item:
-    """Return the normalised text, the images and the latest question of a sample."""
+    """Return the normalised text, the pictures and the latest question of a sample."""
     texts = [part for part in sample.parts if part.type == "text"]
     asked = "\n".join(part.text for part in texts if part.turn == sample.user_turn).strip()
     if not sample.user_turn:
         asked = asked.rpartition("\n")[2]
-    return Item(normalise_text(sample), sample.images, normalise(asked))
+    return Item(normalise_text(sample), list_pictures(sample), normalise(asked))
 
 
 def is_near(one: Item, other: Item) -> bool:
@@ -285,9 +287,9 @@ def _mixed(key: Hashes) -> Hashes:
 def find_grown_dialogues(samples: Sequence[Sample]) -> list[tuple[int, int]]:
     """Return pairs of positions (shorter, longer) in which the second dialogue continues the first.
 
-    Whole lines and images are compared; spaces around a line are ignored. The shorter dialogue must have at least 20
-    characters of text. A dialogue is paired only with the longest one that it continues (which is itself paired with
-    the next shorter one), or with an earlier dialogue that has the same lines and images.
+    Whole lines, images and recordings are compared; spaces around a line are ignored. The shorter dialogue must have at
+    least 20 characters of text. A dialogue is paired only with the longest one that it continues (which is itself
+    paired with the next shorter one), or with an earlier dialogue that has the same lines and images.
     """
     whole: dict[bytes, int] = {}
     beginnings: list[list[bytes]] = []
@@ -310,11 +312,11 @@ def group_linked(count: int, pairs: Sequence[tuple[int, int]]) -> NDArray[np.int
 
 
 def _beginnings(sample: Sample) -> Iterator[tuple[int, bytes]]:
-    """Yield (characters of text, digest) of the item up to each line and image; the last pair covers the whole item."""
+    """Yield (characters of text, digest) of the item up to each line, image and recording; the last pair covers all."""
     hasher = hashlib.sha256()
     characters = 0
     for part in sample.parts:
-        units = [part.image.sha256] if part.type == "image" else part.text.splitlines()
+        units = part.text.splitlines() if part.type == "text" else [digest_part(part)]
         for unit in filter(None, map(str.strip, units)):
             characters += len(unit) if part.type == "text" else 0
             hasher.update(f"{part.type} {unit}\n".encode())

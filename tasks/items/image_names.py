@@ -1,4 +1,4 @@
-"""Find the file that an image name means, and say what is likely meant where there is none.
+"""Find the file that the name of an image or a recording means, and say what is likely meant where there is none.
 
 A name is a path inside the image folder. Other spellings are never guessed, only suggested: `IMG\\1.PNG` may be another
 picture than `img/1.png`.
@@ -24,8 +24,14 @@ _NUMPY_NAMES = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))
 _NUMPY_NAME = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 
 
+_FRAME_NAME = re.compile(r"(?i).+\.(?:png|jpe?g|webp|bmp|tiff?)")
+
+VideoName = str | tuple[str, ...]
+"""The name of a video file, or the names of the image files that are the frames of a recording."""
+
+
 class ImageFolder:
-    """The folder in which image names are looked up; `unpacked` is a second one, for images from Parquet files."""
+    """The folder in which names of files are looked up; `unpacked` is a second one, for files from Parquet files."""
 
     def __init__(self, folder: Path, unpacked: Path | None = None) -> None:
         self._root = folder.resolve()
@@ -33,15 +39,17 @@ class ImageFolder:
         self._allowed = [*self._roots, *_find_hub_files(self._root)]
         self._spellings: dict[str, list[str]] | None = None
 
-    def find(self, name: str) -> Path:
+    def find(self, name: str, *, is_video: bool = False) -> Path:
         """Return the real path of the file `name`.
 
         Raises Unusable with IMAGE_NOT_A_NAME for a URL or an image written into the manifest, with PATH_ESCAPES if the
-        path leads out of the folder once links are followed, and with IMAGE_MISSING if there is no such file. The links
-        of a Hugging Face snapshot may lead to the files of the same repository.
+        path leads out of the folder once links are followed, and with IMAGE_MISSING if there is no such file; for a
+        recording, with VIDEO_NOT_A_NAME and VIDEO_MISSING. The links of a Hugging Face snapshot may lead to the files
+        of the same repository.
         """
         shown = name if len(name) <= _MOST_SHOWN else f"{name[:_MOST_SHOWN]}…"
-        _check_is_name(name)
+        missing = Reason.VIDEO_MISSING if is_video else Reason.IMAGE_MISSING
+        _check_is_name(name, is_video)
         try:
             paths = [(root / name).resolve() for root in self._roots]
             inside = [any(path.is_relative_to(folder) for folder in self._allowed) for path in paths]
@@ -49,13 +57,13 @@ class ImageFolder:
         except (OSError, RuntimeError, ValueError) as error:
             # A name that is too long, a loop of links, a NUL in the name.
             why = error.strerror if isinstance(error, OSError) else error
-            raise Unusable(Reason.IMAGE_MISSING, f"`{shown!r}`: cannot be reached in {self._root}: {why}") from error
+            raise Unusable(missing, f"`{shown!r}`: cannot be reached in {self._root}: {why}") from error
         if found is not None:
             return found
         advice = self._suggest(name)
         if not inside[0]:
             raise Unusable(Reason.PATH_ESCAPES, f"`{shown}` leads to {paths[0]}, outside {self._root}{advice}")
-        raise Unusable(Reason.IMAGE_MISSING, f"`{shown}`: no such file in {self._root}{advice}")
+        raise Unusable(missing, f"`{shown}`: no such file in {self._root}{advice}")
 
     def _suggest(self, name: str) -> str:
         """Return the end of a message: what the name may mean, or what else may be wrong."""
@@ -93,17 +101,18 @@ def _cut_suffix(path: str) -> str:
     return path if "." not in path.rpartition("/")[2] else path.rpartition(".")[0]
 
 
-def _check_is_name(name: str) -> None:
+def _check_is_name(name: str, is_video: bool) -> None:
+    what = "recording" if is_video else "image"
     if name[:5].lower() == "data:":
         kind = f"a data URI of {len(name):,} characters"
     elif _URL.match(name):
         kind = f"the URL {name[:_MOST_SHOWN]}"
     elif len(name) > 1000 and re.fullmatch(r"[A-Za-z0-9+/=\s]+", name[:1000]):
-        kind = f"an image in base64 ({len(name):,} characters)"
+        kind = f"written in base64 ({len(name):,} characters)"
     else:
         return
-    detail = f"its image is {kind}; save the image as a file in the image folder, and give the file's name"
-    raise Unusable(Reason.IMAGE_NOT_A_NAME, detail)
+    detail = f"its {what} is {kind}; save the {what} as a file in the image folder, and give the file's name"
+    raise Unusable(Reason.VIDEO_NOT_A_NAME if is_video else Reason.IMAGE_NOT_A_NAME, detail)
 
 
 def _find_hub_files(root: Path) -> Iterator[Path]:
@@ -149,3 +158,29 @@ def read_image_names(value: object) -> list[str]:
         if len(names) == len(entries):
             return names
     raise Unusable(Reason.IMAGE_NOT_A_NAME, f"its image is {repr(cast(object, value))[:80]}, expected file names")
+
+
+def read_video_names(value: object) -> list[VideoName]:
+    """Return the recordings in a name, a list of names and lists of names, such a list in one cell, or an empty value.
+
+    A list that contains only names of image files is one recording, and these are its frames.
+    """
+    if value is None or value == "" or value != value:
+        return []
+    if isinstance(value, str):
+        listed = _parse_names(value) if value.startswith("[") else None
+        return [value] if listed is None else read_video_names(listed)
+    entries = cast(list[object], value) if isinstance(value, list) else [value]
+    if entries and all(isinstance(entry, str) and _FRAME_NAME.fullmatch(entry) for entry in entries):
+        return [tuple(cast(list[str], entries))]
+    names: list[VideoName] = []
+    for entry in entries:
+        frames = cast(list[object], entry) if isinstance(entry, list) else []
+        if isinstance(entry, str) and entry:
+            names.append(entry)
+        elif frames and all(isinstance(frame, str) and frame for frame in frames):
+            names.append(tuple(cast(list[str], frames)))
+        else:
+            detail = f"its recording is {repr(entry)[:_MOST_SHOWN]}, expected file names or lists of the frames' names"
+            raise Unusable(Reason.VIDEO_NOT_A_NAME, detail)
+    return names

@@ -7,14 +7,15 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
+import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from tasks.items.known_files import Found, KnownFiles, Seen
+from tasks.items.known_files import Checked, KnownFiles, Seen, digest_code, restore_image
 from tasks.items.refusals import Reason, Unusable
 from tasks.media import ImageRef
 
@@ -90,43 +91,57 @@ def _measure(file: BinaryIO, path: Path, max_pixels: int) -> tuple[int, int]:
 
 @contextmanager
 def check_images(paths: Iterable[Path], max_pixels: int, known: Path | None) -> Generator[Callable[[Path], ImageRef]]:
-    """Check all `paths` in threads; yield a function that returns the result for one of them or raises Unusable.
+    """Check all images at `paths` in threads; yield a function that returns the result for one or raises Unusable.
 
     If `known` is given, results are stored in that file, and images that have not changed since are not opened again.
     """
-    with (
-        warnings.catch_warnings(),
-        KnownFiles(known, max_pixels) if known is not None else nullcontext() as store,
-        ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool,
-    ):
+    store = None if known is None else KnownFiles(known, name_recipe(max_pixels), restore_image)
+    with warnings.catch_warnings():
         # Warning filters belong to the process, so they are set here, around all threads, and not in each of them.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with check_files(paths, lambda path: check_image(path, max_pixels), store) as check:
+            yield check
+
+
+def name_recipe(max_pixels: int) -> str:
+    """Return what the result of checking an image depends on, besides its file."""
+    return f"{max_pixels}/{PIL.__version__}/{digest_code('images')}"
+
+
+@contextmanager
+def check_files(
+    paths: Iterable[Path], check: Callable[[Path], Checked], store: KnownFiles[Checked] | None
+) -> Generator[Callable[[Path], Checked]]:
+    """Check all files at `paths` in threads; yield a function that returns the result for one or raises Unusable."""
+
+    def look(path: Path) -> tuple[Checked | Unusable, Seen]:
+        seen = Seen.of(path)
+        try:
+            return check(path), seen
+        except Unusable as why:
+            return why, seen
+
+    def get_result(path: Path) -> Checked:
+        found = believed.get(path)
+        if found is None:
+            found, seen = believed[path], _ = new.pop(path).result()
+            if store is not None:
+                store.keep(path, seen, found)
+        if isinstance(found, Unusable):
+            raise found
+        return found
+
+    with store or nullcontext(), ThreadPoolExecutor(count_threads()) as pool:
         distinct = dict.fromkeys(paths)
         believed = {} if store is None else store.known(distinct)
-        new = {path: pool.submit(_look, path, max_pixels) for path in distinct if path not in believed}
+        new = {path: pool.submit(look, path) for path in distinct if path not in believed}
         try:
-            yield lambda path: _result(path, believed, new, store)
+            yield get_result
         finally:
             # An interrupted call must not first check all files that are still waiting.
             pool.shutdown(cancel_futures=True)
 
 
-def _look(path: Path, max_pixels: int) -> tuple[Found, Seen]:
-    seen = Seen.of(path)
-    try:
-        return check_image(path, max_pixels), seen
-    except Unusable as why:
-        return why, seen
-
-
-def _result(
-    path: Path, believed: dict[Path, Found], new: dict[Path, Future[tuple[Found, Seen]]], store: KnownFiles | None
-) -> ImageRef:
-    found = believed.get(path)
-    if found is None:
-        found, seen = believed[path], _ = new.pop(path).result()
-        if store is not None:
-            store.keep(path, seen, found)
-    if isinstance(found, Unusable):
-        raise found
-    return found
+def count_threads() -> int:
+    """Return how many files are decoded at a time: one per core, and no more than memory allows."""
+    return min(_MAX_THREADS, os.cpu_count() or 1)

@@ -5,17 +5,19 @@ image gain little, and because a crash then loses only the image that caused it.
 pipe, so they end by themselves when the process that started them is killed.
 """
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any, NamedTuple
 
 import orjson
 import psutil
@@ -25,6 +27,10 @@ from tasks.items.ocr_settings import MODELS, OcrSettings
 from tasks.media import ImageRef
 from tasks.storage.digest_cache import DigestCache
 
+_FORM = "text and lines"
+"""What the cache keeps per image; another form has another name, so that old entries are not used."""
+_LOOK_UP = 1000
+"""Images looked up in the cache at a time: lines take three times the memory of the text, and are not kept."""
 READER_MEMORY = 0.5e9
 """Bytes of memory that one reader needs."""
 
@@ -37,7 +43,23 @@ class Unread:
     detail: str
 
 
-Found = tuple[ImageRef, str | Unread]
+class TextLine(NamedTuple):
+    """A line of text on an image, as it was detected, and where it is."""
+
+    text: str
+    corners: tuple[int, int, int, int]
+    """Left, top, right, bottom, in pixels of the upright image."""
+
+
+class PageText(NamedTuple):
+    """What was read on an image."""
+
+    text: str
+    """One line per row of text, in reading order."""
+    lines: tuple[TextLine, ...] = ()
+
+
+Found = tuple[ImageRef, PageText | Unread]
 """An image with its text, or the reason why it could not be read."""
 Reading = Callable[[Sequence[ImageRef], int], Iterator[Found]]
 """A function that takes images and a number of processes, and yields each image with its text, in any order."""
@@ -45,7 +67,7 @@ Reading = Callable[[Sequence[ImageRef], int], Iterator[Found]]
 
 def get_reader_identity() -> str:
     """Return the version, the models and the settings of the reader; another reader may read a different text."""
-    return "/".join([f"rapidocr-{version('rapidocr')}", *MODELS.values(), OcrSettings().describe()])
+    return "/".join([f"rapidocr-{version('rapidocr')}", *MODELS.values(), OcrSettings().describe(), _FORM])
 
 
 def count_readers() -> int:
@@ -81,20 +103,36 @@ class OcrReader:
         Raises EngineError when RapidOCR does not start.
         """
         wanted = {image.sha256: image for image in images}
-        texts: dict[str, str] = self._texts.get(wanted)
+        texts = {digest: page.text for digest, page in self._look_up(list(wanted))}
         missing = [image for digest, image in wanted.items() if digest not in texts]
         self.unread = {digest: why for digest, why in self.unread.items() if digest not in wanted}
         if progress:
             progress(len(texts), len(wanted))
         for image, found in self._reading(missing, self.processes):
-            if isinstance(found, str):
-                self._texts.put({image.sha256: found})
+            if isinstance(found, PageText):
+                self._texts.put({image.sha256: json.dumps(found, ensure_ascii=False)})
             else:
                 self.unread[image.sha256] = found
-            texts[image.sha256] = found if isinstance(found, str) else ""
+            texts[image.sha256] = found.text if isinstance(found, PageText) else ""
             if progress:
                 progress(len(texts), len(wanted))
         return texts
+
+    def find_lines(self, images: Sequence[ImageRef]) -> list[tuple[TextLine, ...]]:
+        """Return the lines of text on each image, as they were read before; none on an image that was not read."""
+        pages = dict(self._look_up([image.sha256 for image in images]))
+        return [pages[image.sha256].lines if image.sha256 in pages else () for image in images]
+
+    def _look_up(self, digests: Sequence[str]) -> Iterator[tuple[str, PageText]]:
+        for start in range(0, len(digests), _LOOK_UP):
+            for digest, stored in self._texts.get(digests[start : start + _LOOK_UP]).items():
+                text, lines = orjson.loads(stored)
+                yield digest, make_page(text, lines)
+
+
+def make_page(text: str, lines: Iterable[tuple[str, Sequence[int]]]) -> PageText:
+    """Return what was read on an image from its parts as JSON has them."""
+    return PageText(text, tuple(TextLine(line, (c[0], c[1], c[2], c[3])) for line, c in lines))
 
 
 def read_images(images: Sequence[ImageRef], processes: int) -> Iterator[Found]:
@@ -134,14 +172,14 @@ class _Reader:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
 
-    def read(self, image: ImageRef) -> str | Unread:
+    def read(self, image: ImageRef) -> PageText | Unread:
         process = self._process or self._start()
         answer = self._ask(process, orjson.dumps([image.path, image.sha256]))
         if answer is None:
             _end(process)
             self._process = None
             return Unread(image.path, f"the process that read it ended with {process.returncode}")
-        return Unread(image.path, answer["fault"]) if answer["fault"] else answer["text"]
+        return Unread(image.path, answer["fault"]) if answer["fault"] else make_page(answer["text"], answer["lines"])
 
     def close(self) -> None:
         self._closed = True
@@ -168,7 +206,7 @@ class _Reader:
                 )
         return process
 
-    def _ask(self, process: subprocess.Popen[bytes], request: bytes) -> dict[str, str] | None:
+    def _ask(self, process: subprocess.Popen[bytes], request: bytes) -> dict[str, Any] | None:
         """Return the child's answer; None when it has died."""
         assert process.stdin is not None and process.stdout is not None
         try:

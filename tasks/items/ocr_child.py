@@ -20,18 +20,21 @@ from tasks.items.ocr_recognition import TextRecogniser
 from tasks.items.ocr_settings import MODELS, OcrSettings
 from tasks.items.pixels import render_pixels
 
+Line = tuple[str, tuple[int, int, int, int]]
+"""A piece of text, and the left, top, right and bottom of the upright rectangle around it."""
+
 
 def main() -> None:
-    """Answer each line ``[path, digest]`` of standard input with a line ``{"text": …, "fault": …}``."""
+    """Answer each line ``[path, digest]`` of standard input with a line ``{"text": …, "lines": …, "fault": …}``."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not mix with the answers
     reader = TextReader(OcrSettings())
     for line in sys.stdin.buffer:
         question = orjson.loads(line)
-        answer = {"text": "", "fault": ""}
+        answer: dict[str, object] = {"text": "", "lines": [], "fault": ""}
         try:
             if question:
-                answer["text"] = reader.read_text(_load_picture(*question))
+                answer["text"], answer["lines"] = reader.read_page(_load_picture(*question))
         except Exception as error:  # one bad image must not end the reader
             answer["fault"] = f"{type(error).__name__}: {error}"[:500]
         answers.write(orjson.dumps(answer) + b"\n")
@@ -54,18 +57,25 @@ class TextReader:
         self._detector = TextDetector(lambda pixels: _run(detection, pixels)[0], settings)
         self._recogniser = TextRecogniser(lambda pixels: _run(recognition, pixels), characters, settings)
 
-    def read_text(self, picture: Image.Image) -> str:
-        """Return the text on an RGB picture: one line per row of text, in reading order."""
+    def read_page(self, picture: Image.Image) -> tuple[str, list[Line]]:
+        """Return the text on an RGB picture, one line per row of text, in reading order; and its pieces."""
         pixels = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])  # the models were trained on BGR
         boxes = self._detector.find_boxes(pixels)
         texts = self._recogniser.read_boxes(pixels, boxes)
         found = [(box, text) for box, text in zip(boxes, texts, strict=True) if text.strip()]
         if not found:
-            return ""
+            return "", []
         # RapidOCR's Markdown puts pieces of one height into one line, with spaces for the gaps
         page = ToMarkdown.to(*zip(*found, strict=True))
         lines = (" ".join(line.split()) for line in page.splitlines())
-        return "\n".join(filter(None, lines))
+        pieces = [(text, _find_extent(box, picture)) for box, text in found]
+        return "\n".join(filter(None, lines)), sorted(pieces, key=lambda piece: piece[1][1])
+
+
+def _find_extent(box: NDArray[np.float32], picture: Image.Image) -> tuple[int, int, int, int]:
+    sides = np.array(picture.size)
+    (left, top), (right, bottom) = box.min(0).clip(0, sides), box.max(0).clip(0, sides)
+    return round(float(left)), round(float(top)), round(float(right)), round(float(bottom))
 
 
 def _open_model(path: Path) -> onnxruntime.InferenceSession:

@@ -3,6 +3,9 @@
 from enum import StrEnum
 
 from tasks.prompts.boxes import BoxFault
+from tasks.records import Dropped
+
+STAGE = "samples"
 
 
 class Reason(StrEnum):
@@ -23,7 +26,7 @@ class Reason(StrEnum):
     INSTRUCTION_NOT_TEXT = "instruction_not_text"
     UNRECOGNISED = "unrecognised"
     EMPTY_ITEM = "empty_item"
-    """Without the label list and what the `strip` patterns match, no text and no image is left."""
+    """Without the label list and what the `strip` patterns match, no text, image or recording is left."""
     MISSING_LABEL = "missing_label"
     UNKNOWN_LABEL = "unknown_label"
     LABEL_NOT_OFFERED = "label_not_offered"
@@ -33,7 +36,7 @@ class Reason(StrEnum):
     """`image` is neither a file name nor a list of file names."""
     PLACEHOLDER_MISMATCH = "placeholder_mismatch"
     UNSUPPORTED_MEDIA = "unsupported_media"
-    """The text contains a placeholder of a video or an audio recording, such as `<video>`."""
+    """The text contains a placeholder of audio or another one that nothing is put in for, such as `<audio>`."""
     PATH_ESCAPES = "path_escapes"
     IMAGE_MISSING = "image_missing"
     IMAGE_EMPTY = "image_empty"
@@ -45,6 +48,18 @@ class Reason(StrEnum):
     """The pixels are floating-point numbers, 32-bit integers or in another form that is not displayed as it is."""
     IMAGE_TOO_THIN = "image_too_thin"
     """One side is more than 200 times the other: Qwen2-VL's resizing refuses it."""
+    VIDEO_NOT_A_NAME = "video_not_a_name"
+    """`video` is neither a file name nor a list of file names."""
+    VIDEO_MISSING = "video_missing"
+    VIDEO_EMPTY = "video_empty"
+    NOT_A_VIDEO = "not_a_video"
+    VIDEO_TRUNCATED = "video_truncated"
+    """The file begins like a recording but ends early, or a frame that is needed cannot be decoded."""
+    VIDEO_WITHOUT_FRAMES = "video_without_frames"
+    """The recording contains only sound, or nothing at all."""
+    VIDEO_TOO_LONG = "video_too_long"
+    VIDEO_SIZES_DIFFER = "video_sizes_differ"
+    """The image files that are given as a recording differ in width or height."""
     BOX_UNREADABLE = BoxFault.UNREADABLE
     BOX_FORM_UNKNOWN = "box_form_unknown"
     """Nothing says what the coordinates are relative to, or what it says is contradicted by them."""
@@ -65,3 +80,10 @@ class Unusable(Exception):
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+
+
+def drop_item(sample_id: str, source: str, where: str, why: Unusable) -> Dropped:
+    """Return the record of an item that cannot be used; `where` is its position in the manifest."""
+    # A file name may contain bytes that are not UTF-8; records must be writable all the same.
+    detail = f"{where}: {why.detail}".encode(errors="replace").decode()
+    return Dropped(sample_id=sample_id, source=source, stage=STAGE, reason=why.reason, detail=detail)

@@ -2,34 +2,34 @@
 
 import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from tasks.errors import ManifestError
 from tasks.items.boxes import ItemBoxes, place_boxes, read_boxes
-from tasks.items.cutting import PLACEHOLDER, Cut, cut_instruction
+from tasks.items.cutting import PLACEHOLDER, VIDEO_PLACEHOLDER, Cut, cut_instruction
 from tasks.items.foreign_files import suggest_columns
-from tasks.items.image_names import ImageFolder, read_image_names
+from tasks.items.ids import check_digits, find_own_id, settle_ids
+from tasks.items.image_names import ImageFolder, read_image_names, read_video_names
 from tasks.items.images import MAX_PIXELS, check_images
+from tasks.items.known_files import FRAMES, KNOWN, UNPACKED
 from tasks.items.manifests import read_manifests
 from tasks.items.raw_items import RawItem, count_unread, describe_type, is_empty, is_utf8
-from tasks.items.refusals import Reason, Unusable
-from tasks.media import ImageRef, TextPart
-from tasks.packs.columns import Columns
+from tasks.items.refusals import STAGE, Reason, Unusable, drop_item
+from tasks.items.settings import VideoSettings
+from tasks.items.videos import LISTED_FPS, Recordings, check_videos
+from tasks.media import ImageRef, TextPart, VideoRef
 from tasks.packs.label_names import find_equal_label, match_label
 from tasks.packs.pack import Pack, TaskPack
-from tasks.records import Dropped, Sample, Split, content_digest
+from tasks.records import Dropped, Sample, Split
 
 __all__ = ["STAGE", "Intake", "Reason", "read_samples"]
 
-STAGE = "samples"
 _OTHER_MEDIA = re.compile(r"<(?:video|audio)>|<\|(?:video|audio)(?:_pad)?\|>", re.IGNORECASE)
-_SPREADSHEET_NUMBER = re.compile(r"-?\d(?:\.\d+)?[eE]\+\d+")
-_EXACT = 2**53
-"""From this number on, floating-point numbers do not distinguish all whole numbers."""
+"""Placeholders of media that are not read, and spellings of `<video>` that no recording takes the place of."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,23 @@ class Intake:
 
 @dataclass(frozen=True)
 class _Draft:
-    """An item that passed all checks except those of its image files; `sample` has no parts yet."""
+    """An item that passed all checks except those of its images and recordings; `sample` has no parts yet."""
 
     sample: Sample
     where: str
     content: Cut
     paths: tuple[Path, ...]
+    recordings: tuple[Path | tuple[Path, ...], ...]
+    """The file of each, or the image files of its frames."""
+    fps: float
     boxes: ItemBoxes
+
+    @property
+    def images(self) -> Iterator[Path]:
+        """Yield all image files, those of frames too."""
+        yield from self.paths
+        for recording in self.recordings:
+            yield from recording if isinstance(recording, tuple) else ()
 
 
 def read_samples(
@@ -77,15 +87,16 @@ def read_samples(
     split: Split,
     *,
     max_image_pixels: int = MAX_PIXELS,
-    known: Path | None = None,
-    unpacked: Path | None = None,
+    video: VideoSettings = VideoSettings(),
+    cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Intake:
-    """Read and check the items of a manifest, or of all manifests in a folder, and their images.
+    """Read and check the items of a manifest, or of all manifests in a folder, with their images and recordings.
 
-    `progress` is called with the number of items done and the total. `known` is a file that stores the results of image
-    checks (see tasks/items/known_files.py): unchanged images are not opened again, and the result is the same. Images
-    inside Parquet files are written to the folder `unpacked`. If the
+    `progress` is called with the number of items done and the total. `cache` is a folder that several runs may share.
+    It stores the frames of recordings, the images that were inside Parquet files, and the results of checks (see
+    tasks/items/known_files.py): unchanged files are not opened again, and the result is the same. Without it, files
+    are always opened, and recordings cannot be read. If the
     split is LABELLED, each item must have a label (a text, for a free-text pack); in TEST, a label is checked if it is
     present; in UNLABELLED, it is ignored. If several usable items have the same id, the first is kept, or none of them
     if the same content has different labels. If the manifest has no ids, an item is named after its images. Raises
@@ -94,17 +105,25 @@ def read_samples(
     """
     if not os.path.isdir(images):
         raise ManifestError(f"{images}: no such image folder (for {manifest}); correct the path in `images`")
+    known, unpacked, frames = (cache and cache / name for name in (KNOWN, UNPACKED, FRAMES))
     items = read_manifests(manifest, pack.columns, unpacked)
     reader = _Reader(pack, split, ImageFolder(images, unpacked))
     drafts = [reader.draft(item, source) for source, item in items]
-    paths = (path for draft in drafts if isinstance(draft, _Draft) for path in draft.paths)
+    good = [draft for draft in drafts if isinstance(draft, _Draft)]
+    paths = (path for draft in good for path in draft.images)
+    files = [path for draft in good for path in draft.recordings if isinstance(path, Path)]
+    if frames is None and any(draft.recordings for draft in good):
+        raise ValueError(f"{manifest}: contains recordings; say in `cache` where their frames are stored")
     results: list[Sample | Dropped] = []
-    with check_images(paths, max_image_pixels, known) as check:
+    with (
+        check_images(paths, max_image_pixels, known) as check,
+        check_videos(files, video, frames or Path(), known) as recordings,
+    ):
         for done, draft in enumerate(drafts, 1):
-            results.append(draft if isinstance(draft, Dropped) else _finish(draft, check))
+            results.append(draft if isinstance(draft, Dropped) else _finish(draft, check, recordings))
             if progress is not None:
                 progress(done, len(items))
-    settled = _settle_ids(results, [item.where for _, item in items])
+    settled = settle_ids(results, [item.where for _, item in items])
     return Intake(
         kept=tuple(result for result in settled if isinstance(result, Sample)),
         dropped=tuple(result for result in settled if isinstance(result, Dropped)),
@@ -114,53 +133,19 @@ def read_samples(
     )
 
 
-def _dropped(sample_id: str, source: str, where: str, why: Unusable) -> Dropped:
-    # A file name may contain bytes that are not UTF-8; records must be writable all the same.
-    detail = f"{where}: {why.detail}".encode(errors="replace").decode()
-    return Dropped(sample_id=sample_id, source=source, stage=STAGE, reason=why.reason, detail=detail)
-
-
-def _finish(draft: _Draft, check: Callable[[Path], ImageRef]) -> Sample | Dropped:
+def _finish(draft: _Draft, check: Callable[[Path], ImageRef], recordings: Recordings) -> Sample | Dropped:
     try:
         images = [check(path) for path in draft.paths]
+        videos: list[VideoRef] = []
+        for files in draft.recordings:
+            if isinstance(files, tuple):
+                videos.append(recordings.join([check(path) for path in files], draft.fps))
+            else:
+                videos.append(recordings.check(files))
         boxes = place_boxes(draft.boxes, images)
     except Unusable as why:
-        return _dropped(draft.sample.id, draft.sample.source, draft.where, why)
-    return draft.sample.model_copy(update={"parts": draft.content.parts(images), "boxes": boxes})
-
-
-def _settle_ids(results: Sequence[Sample | Dropped], places: Sequence[str]) -> list[Sample | Dropped]:
-    """Drop all but the first sample of each id, or all of them if the same content has different labels.
-
-    `places` says where each item is. Different texts of a free-text task do not contradict each other.
-    """
-    same_id: defaultdict[str, list[int]] = defaultdict(list)
-    for i, result in enumerate(results):
-        if isinstance(result, Sample):
-            same_id[result.id].append(i)
-    settled = list(results)
-    for identity, rows in same_id.items():
-        samples = {i: result for i in rows if isinstance(result := results[i], Sample)}
-        first = rows[0]
-        rival = _find_rival(samples) if len(rows) > 1 else None
-        for i in rows[1:] if rival is None else rows:
-            why = Unusable(Reason.DUPLICATE_ID, f"id `{identity}` is already used by {places[first]}")
-            if rival is not None:
-                one, other = (f"`{samples[k].given}` in {places[k]}" for k in (first, rival))
-                detail = f"id `{identity}` has the label {one} but {other}; keep the right one"
-                why = Unusable(Reason.CONFLICTING_LABELS, detail)
-            settled[i] = _dropped(identity, samples[i].source, places[i], why)
-    return settled
-
-
-def _find_rival(samples: Mapping[int, Sample]) -> int | None:
-    """Return the first of the samples with one id whose label contradicts that of an earlier one with equal content."""
-    labels: dict[str, str] = {}
-    for i, sample in samples.items():
-        given = sample.given if sample.labels else None
-        if given is not None and labels.setdefault(content_digest(sample), given) != given:
-            return i
-    return None
+        return drop_item(draft.sample.id, draft.sample.source, draft.where, why)
+    return draft.sample.model_copy(update={"parts": draft.content.parts(images, videos), "boxes": boxes})
 
 
 # --- one item ------------------------------------------------------------------------------------------------
@@ -181,7 +166,7 @@ class _Reader:
         try:
             return self._check(item, sample_id, source)
         except Unusable as why:
-            return _dropped(sample_id, source, item.where, why)
+            return drop_item(sample_id, source, item.where, why)
 
     def _check(self, item: RawItem, sample_id: str, source: str) -> _Draft:
         if item.flaw is not None:
@@ -189,49 +174,66 @@ class _Reader:
         fields = item.fields
         if fields is None:
             raise Unusable(Reason.NOT_AN_OBJECT, f"is a {describe_type(item.value)}, expected an object")
-        _check_digits(fields.get(self._columns.id or ""))
+        check_digits(fields.get(self._columns.id or ""))
         bad = [key for key in self._columns.read if not _all_utf8(fields.get(key))]
         if bad:
             raise Unusable(Reason.NOT_UTF8, f"`{'`, `'.join(bad)}` contains bytes that are not UTF-8")
         names = read_image_names(fields.get(self._columns.image or ""))
+        videos = read_video_names(fields.get(self._columns.video or ""))
         if find_own_id(item, self._columns) is None:
-            missing = self._columns.id or self._columns.image
+            missing = self._columns.id or self._columns.image or self._columns.video
             hint = suggest_columns(self._columns, fields)
             raise Unusable(Reason.MISSING_FIELD, f"has no `{missing}`{hint}")
-        instruction = self._instruction(fields, len(names))
+        instruction = self._instruction(fields, len(names), len(videos))
         task = self._recognise(instruction)
         content = cut_instruction(instruction, task)
         labels = () if task.free_text else content.offered or tuple(task.labels)
         given = None if self._split is Split.UNLABELLED else self._given(fields, task, labels)
-        if content.slots != len(names):
-            detail = f"{content.slots} `<image>` in the text, {len(names)} in `{self._columns.image}`"
-            detail += "" if names else suggest_columns(self._columns, fields)
-            raise Unusable(Reason.PLACEHOLDER_MISMATCH, detail)
+        self._check_placeholders(content.slots, len(names), PLACEHOLDER, self._columns.image, fields)
+        self._check_placeholders(content.video_slots, len(videos), VIDEO_PLACEHOLDER, self._columns.video, fields)
         if not content.pieces:
             raise Unusable(Reason.EMPTY_ITEM, "the instruction contains nothing but role sentence and labels")
         _check_media(content)
         boxes = read_boxes(fields.get(self._columns.boxes or ""))
         paths = tuple(self._images.find(name) for name in names)
+        recordings = tuple(
+            tuple(self._images.find(frame) for frame in name)
+            if isinstance(name, tuple)
+            else self._images.find(name, is_video=True)
+            for name in videos
+        )
         sample = Sample(
             id=sample_id, task=task.name, parts=(), labels=labels, given=given, split=self._split, source=source,
             user_turn=content.find_latest_user_turn(task),
         )  # fmt: skip
-        return _Draft(sample, item.where, content, paths, boxes)
+        fps = _read_fps(fields.get(self._columns.fps or ""))
+        return _Draft(sample, item.where, content, paths, recordings, fps, boxes)
 
-    def _instruction(self, fields: dict[str, object], images: int) -> str:
-        """Return the item's instruction; only image placeholders if the manifest has no instructions."""
+    def _check_placeholders(
+        self, slots: int, named: int, placeholder: str, column: str | None, fields: dict[str, object]
+    ) -> None:
+        if slots != named:
+            where = f"{named} in `{column}`" if column else "but the pack names no column for what belongs there"
+            hint = "" if named else suggest_columns(self._columns, fields)
+            raise Unusable(Reason.PLACEHOLDER_MISMATCH, f"{slots} `{placeholder}` in the text, {where}{hint}")
+
+    def _instruction(self, fields: dict[str, object], images: int, videos: int) -> str:
+        """Return the item's instruction; only placeholders if the manifest has no instructions."""
         column = self._columns.instruction
+        media = PLACEHOLDER * images + VIDEO_PLACEHOLDER * videos
         if column is None:
-            return PLACEHOLDER * images
-        if self._pack.images_first and images and is_empty(fields.get(column)):
-            return PLACEHOLDER * images
+            return media
+        if self._pack.images_first and media and is_empty(fields.get(column)):
+            return media
         if column not in fields:
             raise Unusable(Reason.MISSING_FIELD, f"has no `{column}`{suggest_columns(self._columns, fields)}")
         instruction = fields[column]
         if not isinstance(instruction, str):
             raise Unusable(Reason.INSTRUCTION_NOT_TEXT, f"`{column}` is a {describe_type(instruction)}, expected text")
+        if self._pack.images_first and VIDEO_PLACEHOLDER not in instruction:
+            instruction = VIDEO_PLACEHOLDER * videos + instruction
         if self._pack.images_first and PLACEHOLDER not in instruction:
-            return PLACEHOLDER * images + instruction
+            instruction = PLACEHOLDER * images + instruction
         return instruction
 
     def _recognise(self, instruction: str) -> TaskPack:
@@ -278,30 +280,13 @@ def read_label(value: object) -> object:
     return value
 
 
-def find_own_id(item: RawItem, columns: Columns) -> str | None:
-    """Return the item's id as text, or its images' names if the manifest has no ids; None if neither is usable."""
-    fields = item.fields or {}
-    if columns.id is not None:
-        value = fields.get(columns.id)
-    else:
-        try:
-            value = ",".join(read_image_names(fields.get(columns.image or "")))
-        except Unusable:
-            return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return None
-    text = str(value)
-    return text if text.strip() and is_utf8(text) else None
-
-
-def _check_digits(value: object) -> None:
-    """Raise Unusable if an id is a number whose last digits may have been rounded."""
-    rounded = isinstance(value, float) and abs(value) >= _EXACT
-    if rounded or (isinstance(value, str) and _SPREADSHEET_NUMBER.fullmatch(value.strip())):
-        detail = f"the id {value} is a rounded number, so other items may have the same; store ids as text"
-        raise Unusable(Reason.ROUNDED_ID, detail)
+def _read_fps(value: object) -> float:
+    """Return the frames per second of recordings that are given as image files."""
+    try:
+        fps = float(value) if isinstance(value, str | int | float) else 0.0
+    except ValueError:
+        return LISTED_FPS
+    return fps if 0 < fps < float("inf") else LISTED_FPS
 
 
 def _check_media(content: Cut) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
 from tasks.items.image_hashes import ImageHashes
+from tasks.items.key_frames import list_pictures
 from tasks.records import Sample, content_digest
 
 PERMUTATIONS = 64
@@ -35,9 +36,10 @@ class Signatures:
     minhash: NDArray[np.uint32]
     """[N, 64] MinHash values of the text's trigrams."""
     images: NDArray[np.int32]
-    """[N] Number of images; -1 if one of them cannot be read. Such an item is not compared with others."""
+    """[N] Number of pictures: images, and key frames of recordings; -1 if one of them cannot be read. Such an item is
+    not compared with others."""
     image_hash: NDArray[np.uint64]
-    """[N] Perceptual hash of the first image; 0 without images."""
+    """[N] Perceptual hash of the first picture; 0 without pictures."""
 
     def __len__(self) -> int:
         return len(self.content)
@@ -87,17 +89,18 @@ def _batches(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
 
 def _sign(samples: Sequence[Sample], image_hashes: ImageHashes) -> Signatures:
     texts = [normalise_text(s) for s in samples]
-    hashes = image_hashes.hashes(image for s in samples for image in s.images)
-    whole = [all(image.sha256 in hashes for image in s.images) for s in samples]
+    shown = [list_pictures(s) for s in samples]
+    hashes = image_hashes.hashes(picture for pictures in shown for picture in pictures)
+    whole = [all(picture.sha256 in hashes for picture in pictures) for pictures in shown]
     rows = RMinHash.digest_matrix_from_token_sets(list(map(split_trigrams, texts)), PERMUTATIONS, _SEED).to_rows()
     return Signatures(
         content=np.array([_content(s) for s in samples], dtype="S16"),
         text_digest=np.array([_digest(text) for text in texts], dtype=np.uint64),
         length=np.array([len(text) for text in texts], dtype=np.int32),
         minhash=np.array(rows, dtype=np.uint32).reshape(-1, PERMUTATIONS),
-        images=np.array([len(s.images) if w else _NEAR_NOTHING for s, w in zip(samples, whole, strict=True)], np.int32),
+        images=np.array([len(seen) if w else _NEAR_NOTHING for seen, w in zip(shown, whole, strict=True)], np.int32),
         image_hash=np.array(
-            [hashes[s.images[0].sha256] if w and s.images else 0 for s, w in zip(samples, whole, strict=True)],
+            [hashes[seen[0].sha256] if w and seen else 0 for seen, w in zip(shown, whole, strict=True)],
             dtype=np.uint64,
         ),
     )

@@ -14,12 +14,13 @@ from itertools import chain, islice
 from queue import Queue
 from typing import Protocol, TypeVar
 
-from tasks.errors import EngineError
-from tasks.models.costs import Budget, Tally
+from tasks.errors import AnswersPending, EngineError
+from tasks.models.costs import Budget, Expect, Tally, expect_cost
 from tasks.models.engines.engine import Engine, ManyAdapters, Usage
 from tasks.models.engines.spec import EngineSpec, Prices
 from tasks.models.failures import NO_LIMIT, FailureLimit, Failures
 from tasks.models.ledger.ledger import Ledger
+from tasks.models.pending import count_answered, join_pending
 from tasks.prompts.parsing import ASK_AGAIN, count_rungs, parse
 from tasks.prompts.prompter import reseed
 from tasks.records import Generation, Outcome, Prediction, Request
@@ -80,7 +81,8 @@ class Asker:
         """Return the answers, keyed by request key."""
         if not requests:
             return {}
-        answers = self.collect((generation for _, generation in self._stream(spec, requests)), requests, what)
+        stream = (generation for _, generation in self._stream(spec, requests))
+        answers = self.collect(count_answered(stream, len(requests), what), requests, what)
         return {generation.key: generation for generation in answers}
 
     def ask_for_labels(
@@ -97,6 +99,7 @@ class Asker:
         stream = stream_labels(asking, requests, source=source, model=model, attempts=attempts)
         if not may_fail:
             stream = self.limit.watch(stream, len(requests), what)
+        stream = count_answered(stream, len(requests), what)
         found = {p.sample_id: p for p in self.collect(stream, requests, what)}
         predictions = [found[request.sample_id] for request in requests]
         self.tally.rungs.update(count_rungs(predictions))
@@ -136,7 +139,9 @@ class Asker:
             self.tally.add_session(opened.spec.prices, usage, time.monotonic() - opened.since)
 
     def _stream(self, spec: EngineSpec, requests: Iterable[Request]) -> Iterator[tuple[Request, Generation]]:
-        return stream_answers(lambda: self._engine(spec), self.ledger, requests, self.tally, self.budget, spec.prices)
+        expect = expect_cost(spec) if spec.batch else None
+        open_engine = partial(self._engine, spec)
+        return stream_answers(open_engine, self.ledger, requests, self.tally, self.budget, spec.charged, expect)
 
     def _engine(self, spec: EngineSpec) -> Engine:
         opened = self._opened
@@ -160,6 +165,7 @@ def stream_answers(
     tally: Tally,
     budget: Budget | None = None,
     prices: Prices = _NO_PRICES,
+    expect: Expect | None = None,
 ) -> Iterator[tuple[Request, Generation]]:
     """Yield each request with its answer, in any order. The engine answers what the ledger lacks; the ledger keeps it.
 
@@ -167,9 +173,10 @@ def stream_answers(
     the ledger cannot answer; `requests` is iterated in another thread. Raises EngineError when the engine dies,
     LedgerError when the ledger cannot be read or written, and whatever `requests` raises. Raises BudgetSpent when
     `budget`, which is charged at `prices`, allows no further request; requests in flight are answered first. Answers
-    received before an error stay in the ledger.
+    received before an error stay in the ledger. Where answers come long after the questions, `expect` says what each
+    will cost, which the budget counts until then, and AnswersPending is raised if some have not come.
     """
-    pump = _Pump(ledger, iter(requests), tally, budget, prices)
+    pump = _Pump(ledger, iter(requests), tally, budget, prices, expect)
     try:
         while (item := pump.out.get()) is not _END:
             if item is _WANTS_ENGINE:
@@ -194,17 +201,23 @@ def stream_labels(
     `stream(requests)` yields what `stream_answers` yields. Each request is asked at most `attempts` times; the last
     answer counts, readable or not. Raises what `stream_answers` raises.
     """
+    pending: list[AnswersPending] = []
     for attempt in range(attempts):
         again: list[Request] = []
-        for request, generation in stream(requests):
-            prediction = parse(request, generation, source=source, model=model)
-            if prediction.outcome in ASK_AGAIN and attempt + 1 < attempts:
-                again.append(reseed(request, attempt + 1))
-            else:
-                yield prediction.model_copy(update={"attempt": attempt}) if attempt else prediction
+        try:
+            for request, generation in stream(requests):
+                prediction = parse(request, generation, source=source, model=model)
+                if prediction.outcome in ASK_AGAIN and attempt + 1 < attempts:
+                    again.append(reseed(request, attempt + 1))
+                else:
+                    yield prediction.model_copy(update={"attempt": attempt}) if attempt else prediction
+        except AnswersPending as error:  # what is to be asked again is sent now, not a day later
+            pending.append(error)
         if not again:
-            return
+            break
         requests = again
+    if pending:
+        raise join_pending(pending)
 
 
 _END, _WANTS_ENGINE = object(), object()
@@ -222,6 +235,7 @@ class _Pump:
     tally: Tally
     budget: Budget | None
     prices: Prices
+    expect: Expect | None = None
     refused: bool = False
     """A request was not asked because the budget is spent."""
 
@@ -298,4 +312,6 @@ class _Pump:
                     for unasked in missing[place:]:
                         del self._asked[unasked.key]
                     return
+                if self.budget is not None and self.expect is not None:
+                    self.budget.reserve(request.key, *self.expect(request))
                 yield request

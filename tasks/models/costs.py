@@ -5,15 +5,33 @@ Costs are tokens, time, the use of the engines and, if prices are configured, mo
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 
 from tasks.errors import BudgetSpent
 from tasks.models.engines.engine import Usage
-from tasks.models.engines.spec import Prices
+from tasks.models.engines.spec import EngineSpec, Prices
+from tasks.models.gpu_hours import measure_work
+from tasks.models.qwen_vl import find_patch_size
 from tasks.models.settings import BudgetSettings
-from tasks.records import Generation, Outcome
+from tasks.records import Generation, Outcome, Request
 from tasks.storage.stage_record import Costs
+
+Expect = Callable[[Request], tuple[int, float]]
+"""Returns about how many tokens a question and its answer will have, and what they will cost."""
+
+
+def expect_cost(spec: EngineSpec) -> Expect:
+    """Return a function that estimates what a question to the engine of `spec` will cost."""
+    patch_size = find_patch_size(spec)
+
+    def expect(request: Request) -> tuple[int, float]:
+        work = measure_work(request, patch_size)
+        tokens, written = round(work.prompt_tokens), round(work.answer_tokens)
+        return tokens + written, spec.charged.cost_of(tokens, 0, written)
+
+    return expect
 
 
 @dataclass
@@ -73,13 +91,15 @@ class Budget:
     """What a run may spend and what it has spent. Several threads may use it.
 
     Requests are counted when they are asked, so `limits.requests` is never exceeded. Tokens and money are counted when
-    answers arrive, so requests in flight may exceed these limits. Answers from the ledger cost nothing.
+    answers arrive, so requests in flight may exceed these limits; those of a batch, of which thousands are sent before
+    the first answer, are reserved. Answers from the ledger cost nothing.
     """
 
     limits: BudgetSettings
     asked: int = 0
     spent_tokens: int = 0
     spent_cost: float = 0.0
+    _reserved: dict[str, tuple[int, float]] = field(default_factory=dict[str, tuple[int, float]])
     # monotonic, so that setting the clock does not affect the limit
     _began: float = field(default_factory=time.monotonic)
     _lock: Lock = field(default_factory=Lock)
@@ -94,9 +114,18 @@ class Budget:
 
     def charge(self, generation: Generation, prices: Prices) -> None:
         """Count an answer's tokens and their price."""
+        spent = prices.cost_of(generation.tokens_in, generation.tokens_cached, generation.tokens_out)
         with self._lock:
-            self.spent_tokens += generation.tokens_in + generation.tokens_out
-            self.spent_cost += prices.cost_of(generation.tokens_in, generation.tokens_cached, generation.tokens_out)
+            tokens, cost = self._reserved.pop(generation.key, (0, 0.0))
+            self.spent_tokens += generation.tokens_in + generation.tokens_out - tokens
+            self.spent_cost += spent - cost
+
+    def reserve(self, key: str, tokens: int, cost: float) -> None:
+        """Count what the answer to the request `key` is expected to take, until it arrives."""
+        with self._lock:
+            self._reserved[key] = tokens, cost
+            self.spent_tokens += tokens
+            self.spent_cost += cost
 
     def make_error(self) -> BudgetSpent:
         """Return a BudgetSpent error that names the limit that was reached."""

@@ -11,8 +11,8 @@ from math import ceil, log2
 
 from tasks.models.image_cache import TooThin
 from tasks.models.model_sizes import ModelSize
-from tasks.models.qwen_vl import MERGE
-from tasks.models.token_budget import count_image_tokens, estimate_prompt_tokens
+from tasks.models.qwen_vl import FRAMES_PER_PATCH, MERGE
+from tasks.models.token_budget import count_image_tokens, count_video_tokens, estimate_prompt_tokens
 from tasks.records import LabelAnswer, Request
 
 _UTILISATION = 0.4
@@ -58,8 +58,9 @@ class Work:
 
     requests: float = 0
     prompt_tokens: float = 0
-    """With the tokens of images."""
+    """With the tokens of images and frames."""
     images: float = 0
+    """Of a recording, two frames count as one: the vision tower sees them as one picture."""
     patches: float = 0
     answer_tokens: float = 0
 
@@ -77,14 +78,20 @@ def measure_work(request: Request, patch_size: int) -> Work:
     """Return what answering `request` takes; half of the tokens allowed are taken to be written."""
     bounds = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels, "patch_size": patch_size}
     tokens = 0
-    for image in request.images:
-        with suppress(TooThin):  # its item is dropped without being asked
-            tokens += count_image_tokens(image, **bounds) - 2
+    pairs = sum(len(video.frames) // FRAMES_PER_PATCH for video in request.videos)
+    with suppress(TooThin):  # its item is dropped without being asked
+        tokens += sum(count_image_tokens(image, **bounds) - 2 for image in request.images)
+        bounds |= request.frame_bounds
+        tokens += sum(count_video_tokens(video, **bounds) - 2 for video in request.videos)
     bare = isinstance(request.constraint, LabelAnswer) and request.constraint.reason_key is None
     answer = _LABEL_TOKENS + (0 if bare else request.sampling.max_tokens / 2)
     answers = request.sampling.n if request.sampling.temperature > 0 else 1
     return Work(
-        1, estimate_prompt_tokens(request, patch_size), len(request.images), MERGE**2 * tokens, answers * answer
+        1,
+        estimate_prompt_tokens(request, patch_size),
+        len(request.images) + pairs,
+        MERGE**2 * tokens,
+        answers * answer,
     )
 
 

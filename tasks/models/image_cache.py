@@ -12,11 +12,11 @@ from PIL import Image
 
 from tasks.errors import EngineError, StorageError
 from tasks.items.pixels import choose_suffix, encode_picture, render_pixels
-from tasks.media import ImageRef
+from tasks.media import BoxForm, ImagePart, ImageRef, VideoRef
 from tasks.models.qwen_vl import MERGE
 from tasks.models.unanswered import BadMedia
-from tasks.prompts.box_forms import BoxForm
 from tasks.prompts.boxes import Grid
+from tasks.records import Request
 from tasks.storage.files import replace_file
 
 _RECIPE = 2
@@ -68,6 +68,19 @@ def compute_grids(images: Sequence[ImageRef], form: BoxForm, **bounds: int) -> l
     `bounds` are those of `compute_sides`, which may raise TooThin.
     """
     return [compute_sides(image, **bounds) for image in images] if form.in_pixels else None
+
+
+def list_sides(request: Request, shown: Request, patch_size: int) -> tuple[tuple[int, int] | None, ...]:
+    """Return the sides at which a model sees each image of `request`, which was shortened to `shown`.
+
+    An image that was left out, with its whole turn, has None. Empty for a request without boxes, which needs no sides.
+    """
+    if request.boxes is None:
+        return ()
+    bounds = {"min_pixels": shown.min_pixels, "max_pixels": shown.max_pixels, "patch_size": patch_size}
+    turns = {part.turn for part in shown.parts}
+    images = [part for part in request.parts if isinstance(part, ImagePart)]
+    return tuple(compute_sides(part.image, **bounds) if part.turn in turns else None for part in images)
 
 
 def open_images(
@@ -123,6 +136,26 @@ class ImageCache:
         """Return the resized images in input order, as RGB; None if `images` is empty. Raises what `file` raises."""
         bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
         return [self._open(image, bounds) for image in images] or None
+
+    def frame_files(self, video: VideoRef, *, min_pixels: int, max_pixels: int, patch_size: int) -> list[Path]:
+        """Return the paths of the resized frames' files; raise what `file` raises, naming the recording too."""
+        bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
+        return [self._frame_file(video, i, bounds) for i in range(len(video.frames))]
+
+    def open_frames(
+        self, videos: Sequence[VideoRef], *, min_pixels: int, max_pixels: int, patch_size: int
+    ) -> list[list[Image.Image]] | None:
+        """Return the resized frames of each recording, as RGB; None if there are none. Raises as `frame_files` does."""
+        bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
+        for video in videos:
+            self.frame_files(video, **bounds)
+        return [[self._open(frame, bounds) for frame in video.frames] for video in videos] or None
+
+    def _frame_file(self, video: VideoRef, number: int, bounds: dict[str, int]) -> Path:
+        try:
+            return self.file(video.frames[number], **bounds)
+        except (OSError, BadMedia) as error:
+            raise type(error)(f"{video.path}, frame at {video.times[number]:g} s: {error}") from error
 
     def _open(self, image: ImageRef, bounds: dict[str, int]) -> Image.Image:
         path = self.file(image, **bounds)

@@ -20,6 +20,7 @@ from tasks.prompts.chat_template import ChatTemplate
 _TOKENIZER = "tokenizer.json"
 _FILES = (_TOKENIZER, "tokenizer_config.json", "chat_template.*", "config.json")
 _IMAGE_TOKEN = "<|image_pad|>"
+_VIDEO_TOKEN = "<|video_pad|>"
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,16 @@ class ImageProcessor:
 
 @dataclass(frozen=True)
 class LightProcessor:
-    """The tokenizer of a checkpoint and how it divides images."""
+    """The tokenizer of a checkpoint and how it divides images and recordings."""
 
     tokenizer: LightTokenizer
     image_processor: ImageProcessor
     image_token: str
+    video_token: str
+    names_times: bool
 
     def apply_chat_template(self, turns: Sequence[Mapping[str, Any]], **options: bool) -> str:
-        """Return the conversation as text; each image is an image token between its frame."""
+        """Return the conversation as text; each image and each recording is one token between its frame."""
         return self.tokenizer.apply_chat_template(turns, **options)
 
 
@@ -101,8 +104,11 @@ def read_processor(
     if not template:
         raise ValueError(f"{folder} has no chat template; add chat_template.jinja")
     tokenizer = LightTokenizer(backend, ChatTemplate(close_thoughts(template), special))
-    image_processor = ImageProcessor(read_qwen_vl(str(folder)).patch_size)
-    return LightProcessor(tokenizer, image_processor, special.get("image_token", _IMAGE_TOKEN))
+    model = read_qwen_vl(str(folder))
+    image_token, video_token = special.get("image_token", _IMAGE_TOKEN), special.get("video_token", _VIDEO_TOKEN)
+    return LightProcessor(
+        tokenizer, ImageProcessor(model.patch_size), image_token, video_token, model.model_type.startswith("qwen3")
+    )
 
 
 def _read(file: Path) -> dict[str, Any]:

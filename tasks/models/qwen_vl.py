@@ -1,4 +1,4 @@
-"""Know the generations of Qwen-VL: how each divides an image into tokens, and how its answers begin.
+"""Know the generations of Qwen-VL: how each divides images and recordings into tokens, and how its answers begin.
 
 The facts come from the model's own files. Only Qwen's own checkpoints on the hub are known by name, so that exports
 and `check` need no network.
@@ -14,10 +14,15 @@ import orjson
 from huggingface_hub import snapshot_download
 
 from tasks.errors import EngineError
+from tasks.media import BoxForm
 from tasks.models.engines.spec import EngineSpec
+from tasks.prompts.box_forms import find_box_form
 
 MERGE = 2
 """Patches per side of an image token. It is the same in all generations, and qwen_vl_utils does not know another."""
+
+FRAMES_PER_PATCH = 2
+"""Consecutive frames of a recording that share their tokens. It is the same in all generations."""
 
 _PATCH_SIZES = {"qwen2_vl": 14, "qwen2_5_vl": 14, "qwen3_vl": 16, "qwen3_vl_moe": 16}
 """The generations that are known, by the `model_type` in config.json, with the patch size of Qwen's own checkpoints."""
@@ -67,6 +72,15 @@ def find_served_model(spec: EngineSpec) -> QwenVL | None:
     return _know_by_name(spec.model)
 
 
+def find_served_form(spec: EngineSpec) -> BoxForm:
+    """Return how the model that `spec` asks writes boxes; as Qwen2-VL does if only its server knows which it is.
+
+    Raises what `read_qwen_vl` raises.
+    """
+    model = None if spec.engine == "scripted" else find_served_model(spec)
+    return BoxForm.QWEN2 if model is None else find_box_form(model.model_type)
+
+
 def find_patch_size(spec: EngineSpec) -> int:
     """Return the patch size at which images for the engine of `spec` are resized.
 
@@ -77,6 +91,21 @@ def find_patch_size(spec: EngineSpec) -> int:
         return _PATCH_SIZES["qwen2_vl"]
     model = find_served_model(spec)
     return _PATCH_SIZES["qwen2_vl"] if model is None else model.patch_size
+
+
+def names_times(processor: Any) -> bool:
+    """Return whether the prompts of the processor's model name the times of a recording's frames, as in Qwen3-VL.
+
+    Before the tokens of each pair of frames then comes `write_time`, and they have a frame of their own, as an image.
+    Qwen2.5-VL takes times as positions, which cost no tokens, and Qwen2-VL takes none.
+    """
+    known = getattr(processor, "names_times", None)
+    return type(processor).__name__.startswith("Qwen3") if known is None else known
+
+
+def write_time(seconds: float) -> str:
+    """Return the text with which Qwen3-VL's prompts name the time of a pair of frames."""
+    return f"<{seconds:.1f} seconds>"
 
 
 def load_processor(model: str, **options: Any) -> Any:

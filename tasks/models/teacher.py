@@ -35,9 +35,9 @@ def label_with_teacher(
             (r.sample_id, outcome, answers[r.key].detail) for r, (_, outcome, _) in zip(requests, read, strict=True)
         )
         asker.check_failures(failed, len(requests), "teacher describes items")
-        descriptions = {sample_id: text for sample_id, outcome, text in read if outcome in USABLE}
+        descriptions = {sample_id: found.text for sample_id, outcome, found in read if outcome in USABLE}
     sampling = ask.sample_votes(seed)
-    requests = [prompter.classify(s, sampling, description=descriptions.get(s.id, "")) for s in samples]
+    requests = [prompter.classify(s, sampling, description=descriptions.get(s.id, ""), show_box=True) for s in samples]
     return asker.ask_for_labels(requests, spec, what, source="teacher", model=prompter.model, attempts=ask.attempts)
 
 

@@ -11,12 +11,11 @@ the key `"image": 2` into the JSON, both counted from 1 as prompts do.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Any, cast
 
-from tasks.media import Box, ImageRef
+from tasks.media import Box, BoxForm, ImageRef
 from tasks.prompts.boxes import THOUSANDTHS, BadBox, BoxFault, Grid, RawBox, scale_box
-from tasks.prompts.turns import BOX_TOKEN, escape_placeholder
+from tasks.prompts.turns import BOX_EXAMPLE, BOX_TOKEN, escape_placeholder
 
 BOX_TOKENS = ("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>")
 """Special tokens of Qwen2-VL's form. They are part of the text of an answer."""
@@ -32,25 +31,22 @@ _LIST = re.compile(r"(?:```(?:json)?\s*)?\[\s*\ue000[\s,\ue000]*\](?:\s*```)?|\u
 _BEGINNINGS = re.compile(r"<\|box_start\|>|<\|box_end\|>|<\|object_ref_start\|>|<\|object_ref_end\|>|bbox_2d")
 
 
-class BoxForm(StrEnum):
-    """The form of a generation's boxes."""
-
-    QWEN2 = "qwen2_vl"
-    QWEN2_5 = "qwen2_5_vl"
-    QWEN3 = "qwen3_vl"
-
-    @property
-    def in_pixels(self) -> bool:
-        """Return whether the coordinates are pixels of the resized image, not thousandths."""
-        return self is BoxForm.QWEN2_5
-
-
 def find_box_form(model_type: str) -> BoxForm:
     """Return the form of the generation that config.json calls `model_type`."""
     return BoxForm(model_type.removesuffix("_moe"))
 
 
 # --- writing --------------------------------------------------------------------------------------------------
+
+
+def show_box_form(form: BoxForm, images: int) -> str:
+    """Return what a model is shown as an example of a box; "" for an item without images, where it cannot point."""
+    if not images:
+        return ""
+    if form is BoxForm.QWEN2:
+        return ("Picture 1: " if images > 1 else "") + BOX_EXAMPLE
+    picture = ', "image": 1' if images > 1 else ""
+    return f'[{{"bbox_2d": [x1, y1, x2, y2], "label": "…"{picture}}}]'
 
 
 def fill_in_boxes(

@@ -12,8 +12,8 @@ from typing import Any
 
 from tasks.media import TextPart
 from tasks.packs.label_names import match_label, normalise
-from tasks.prompts.box_forms import remove_boxes
 from tasks.prompts.json_objects import Piece, find_pieces, quote_key, read_object, rebuild_from_keys
+from tasks.prompts.pointing import PointingReason, choose_vote, read_pointing
 from tasks.prompts.refusals import is_refusal
 from tasks.prompts.thinking import ADVICE, cut_thinking
 from tasks.records import Generation, LabelAnswer, Outcome, Prediction, Request, Rung
@@ -61,7 +61,8 @@ def parse(request: Request, generation: Generation, *, source: str, model: str) 
         raise ValueError(f"request {request.key} of {request.sample_id} does not ask for a label; use parse_reason")
     probabilities = _compute_probabilities(generation, constraint)
 
-    def predict(read: _Read, votes: Mapping[str, int]) -> Prediction:
+    def predict(read: _Read, votes: Mapping[str, int], reason: PointingReason | None = None) -> Prediction:
+        reason = reason or read_pointing(read.reason, request, generation)
         return Prediction(
             sample_id=request.sample_id,
             source=source,
@@ -69,11 +70,11 @@ def parse(request: Request, generation: Generation, *, source: str, model: str) 
             label=read.label,
             probabilities=probabilities if votes else {},
             votes=dict(votes),
-            reason=remove_boxes(read.reason) if request.boxes else read.reason,
-            pointing=read.reason if request.boxes else "",
+            reason=reason.text,
+            boxes=reason.boxes,
             model=model,
             rung=read.rung,
-            detail=explain_unread(read.outcome, generation),
+            detail="; ".join(filter(None, (explain_unread(read.outcome, generation), *reason.faults))),
         )
 
     if generation.outcome not in _READABLE:
@@ -85,31 +86,33 @@ def parse(request: Request, generation: Generation, *, source: str, model: str) 
         return predict(reads[0] if reads else _Read(Outcome.EMPTY), votes)
     label = _choose_label(votes, probabilities, constraint.labels)
     supporters = [read for read in reads if read.label == label]
-    # no text names the label, only its probability does: usable, but on no rung
-    return predict(supporters[0] if supporters else _Read(Outcome.REPAIRED, label), votes)
+    if not supporters:
+        # no text names the label, only its probability does: usable, but on no rung
+        return predict(_Read(Outcome.REPAIRED, label), votes)
+    place, reason = choose_vote([read_pointing(read.reason, request, generation) for read in supporters])
+    return predict(supporters[place], votes, reason)
 
 
-def parse_reason(request: Request, generation: Generation) -> tuple[Outcome, str]:
+def parse_reason(request: Request, generation: Generation) -> tuple[Outcome, PointingReason]:
     """Return the outcome and the reason of an answer.
 
     The reason is the value of the reason key if the request asks for a label, or else the whole text.
     """
+    none = PointingReason("")
     if has_only_thinking(generation):
-        return Outcome.ONLY_THINKING, ""
+        return Outcome.ONLY_THINKING, none
     if generation.outcome is not Outcome.OK:
-        return generation.outcome, ""
+        return generation.outcome, none
     text = _choose_text(generation)
     constraint = request.constraint
     if isinstance(constraint, LabelAnswer):
         read = _read(text, request, constraint, cut=False)
-        return read.outcome, remove_boxes(read.reason) if request.boxes else read.reason
-    reason = _tidy(cut_thinking(text))
-    if request.boxes:
-        reason = remove_boxes(reason)
-    if not reason:
-        return Outcome.EMPTY, ""
-    if is_refusal(reason):
-        return Outcome.REFUSED, ""
+        return read.outcome, read_pointing(read.reason, request, generation)
+    reason = read_pointing(_tidy(cut_thinking(text)), request, generation)
+    if not reason.text:
+        return Outcome.EMPTY, reason
+    if is_refusal(reason.text):
+        return Outcome.REFUSED, none
     return Outcome.OK, reason
 
 

@@ -16,9 +16,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel
 
 from tasks.errors import PackError
-from tasks.media import ImagePart, Part, TextPart
+from tasks.media import BoxForm, ImagePart, Part, TextPart, VideoPart, digest_part
 from tasks.packs.pack import Pack
 from tasks.packs.pack_file import OcrOption
+from tasks.prompts.box_forms import show_box_form
+from tasks.prompts.recordings import compute_frame_pixels
 from tasks.prompts.turns import BOX_TOKEN, escape_placeholder, make_system_turn, make_user_text
 from tasks.records import Constraint, FreeText, LabelAnswer, Message, Request, Sample, Sampling, digest_of
 from tasks.storage.json_lines import escape_json
@@ -26,7 +28,9 @@ from tasks.storage.json_lines import escape_json
 LONG_PROMPT = 2500
 """Participants of the challenge reported worse answers if a prompt's fixed part has more characters than this."""
 
-_OF_THE_ITEM = ("label", "description", "complaint")
+POINTING_TOKENS = 200
+"""More tokens for the boxes after a reason: about 25 each with Qwen2-VL's tokens, and 45 each as JSON in JSON."""
+_OF_THE_ITEM = ("label", "description", "complaint", "box")
 
 _AGAIN_TEMPERATURE = 0.7
 """Greedy decoding would give the same answer again."""
@@ -73,8 +77,9 @@ class Prompter:
 
     `model` identifies the model that will be asked (`engines.identity.identify_model`). It is part of every request's
     key. So are `max_pixels` and `min_pixels`, which bound each image's area, and `context_length`, which decides how
-    prompts are shortened. `texts` maps image digest to the text on the image, for a pack with the option `ocr`. Methods
-    raise PackError with the file when a template does not parse or uses an unknown variable.
+    prompts are shortened. `texts` maps image digest to the text on the image, for a pack with the option `ocr`.
+    `box_form` is how the model writes boxes, for a pack with the option `boxes`. Methods raise PackError with the file
+    when a template does not parse or uses an unknown variable.
     """
 
     def __init__(
@@ -86,10 +91,12 @@ class Prompter:
         min_pixels: int,
         context_length: int | None = None,
         texts: Mapping[str, str] | None = None,
+        box_form: BoxForm = BoxForm.QWEN2,
     ) -> None:
         if pack.ocr is not None and texts is None:
             raise ValueError(f"pack {pack.name} shows the text on images; pass `texts`, read by tasks/items/ocr.py")
         self.texts: Mapping[str, str] = texts or {}
+        self.box_form = box_form
         self._context_length = context_length
         self.pack = pack
         self.model = model
@@ -110,29 +117,39 @@ class Prompter:
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle only what the prompter was made of: compiled templates cannot be pickled."""
         bounds = {"max_pixels": self.max_pixels, "min_pixels": self.min_pixels, "context_length": self._context_length}
-        return partial(Prompter, self.pack, self.model, texts=self.texts, **bounds), ()
+        return partial(Prompter, self.pack, self.model, texts=self.texts, box_form=self.box_form, **bounds), ()
 
     def rationale(self, sample: Sample, label: str, sampling: Sampling, complaint: str = "") -> Request:
         """Make a request that asks why `sample` has `label`; the answer is free text.
 
         `complaint` says what was wrong with an earlier answer; the template's suffix may show it.
         """
-        return self._request(sample, "rationale", FreeText(), sampling, label=label, complaint=complaint)
+        variables = {"label": label, "complaint": complaint, "box": self._show_box(sample)}
+        return self._request(sample, "rationale", FreeText(), self._leave_room(sampling), **variables)
 
     def describe(self, sample: Sample, sampling: Sampling) -> Request:
         """Make a request that asks what `sample` shows: the first of two steps in packs with `describe_first`."""
         return self._request(sample, "describe", FreeText(), sampling)
 
     def classify(
-        self, sample: Sample, sampling: Sampling, *, with_reason: bool = True, description: str = ""
+        self,
+        sample: Sample,
+        sampling: Sampling,
+        *,
+        with_reason: bool = True,
+        description: str = "",
+        show_box: bool = False,
     ) -> Request:
         """Make a request for the label of `sample`; the answer gives a reason first unless `with_reason` is False.
 
-        `description` is the answer to `describe`; the template's suffix may show it.
+        `description` is the answer to `describe`; the template's suffix may show it. `show_box` asks to point at the
+        evidence, for packs with the option `boxes`. Trained students are not asked: their training has taught them.
         """
         self.pack.require_labels("asking for a label")
         constraint = self._label_answer(sample, self._answer_pieces if with_reason else self._bare_answer_pieces)
-        variables = {"with_reason": with_reason, "description": description}
+        box = self._show_box(sample) if show_box and with_reason else ""
+        variables = {"with_reason": with_reason, "description": description, "box": box}
+        sampling = self._leave_room(sampling) if with_reason else sampling
         return self._request(sample, "classify", constraint, sampling, **variables)
 
     def conclude(self, sample: Sample, reason: str, sampling: Sampling) -> Request:
@@ -143,7 +160,7 @@ class Prompter:
         """
         opening, between, closing = self._answer_pieces
         constraint = self._label_answer(sample, (opening + escape_json(reason) + between, closing))
-        request = self._request(sample, "classify", constraint, sampling, with_reason=True, description="")
+        request = self._request(sample, "classify", constraint, sampling, with_reason=True, description="", box="")
         return request.model_copy(update={"purpose": "support"})
 
     def write(self, sample: Sample, sampling: Sampling) -> Request:
@@ -175,6 +192,14 @@ class Prompter:
             Message(role="user", content=make_user_text(request)),
             Message(role="assistant", content=self.answer(label, reason, boxes)),
         )
+
+    def _show_box(self, sample: Sample) -> str:
+        return show_box_form(self.box_form, len(sample.images)) if self.pack.boxes else ""
+
+    def _leave_room(self, sampling: Sampling) -> Sampling:
+        """Return `sampling` with room for boxes after the reason, if the pack asks for them."""
+        longer = {"max_tokens": sampling.max_tokens + POINTING_TOKENS}
+        return sampling.model_copy(update=longer) if self.pack.boxes else sampling
 
     @cached_property
     def _answer_pieces(self) -> tuple[str, ...]:
@@ -221,10 +246,11 @@ class Prompter:
             )
         suffix = self._render(purpose, "suffix", **context)
         parts = _insert_texts(sample.parts, self.texts, self.pack.ocr)
+        videos = [part.video for part in parts if isinstance(part, VideoPart)]
         key = digest_of(
             {
                 "prefix": prefix,
-                "parts": [p.text if isinstance(p, TextPart) else {"image": p.image.sha256} for p in parts],
+                "parts": [_identify(part) for part in parts],
                 "suffix": suffix,
                 "constraint": constraint.model_dump(),
                 "sampling": sampling.model_dump(),
@@ -247,9 +273,10 @@ class Prompter:
             constraint=constraint,
             sampling=sampling,
             system=self.pack.system,
-            boxes=self.pack.boxes,
+            boxes=self.box_form if self.pack.boxes else None,
             max_pixels=self.max_pixels,
             min_pixels=self.min_pixels,
+            frame_pixels=compute_frame_pixels(videos, min_pixels=self.min_pixels, max_pixels=self.max_pixels),
             keep_from_turn=task.find_latest_user_turn(
                 (part.turn, part.text if isinstance(part, TextPart) else "") for part in sample.parts
             ),
@@ -277,14 +304,23 @@ class Prompter:
             raise PackError(f"{self.pack.folder}/{file}{line}: {error}") from error
 
 
+def _identify(part: Part) -> object:
+    """Return what a request's key has of `part`: its text, or the digests of what the model sees of it."""
+    if isinstance(part, TextPart):
+        return part.text
+    if isinstance(part, ImagePart):
+        return {"image": part.image.sha256}
+    return {"frames": [frame.sha256 for frame in part.video.frames], "times": part.video.times}
+
+
 def _insert_texts(parts: tuple[Part, ...], texts: Mapping[str, str], option: OcrOption | None) -> tuple[Part, ...]:
-    """Return the parts with the text on each image after it, between the delimiters of the pack."""
+    """Return the parts with the text on each image or recording after it, between the delimiters of the pack."""
     if option is None:
         return parts
     shown: list[Part] = []
     for part in parts:
         shown.append(part)
-        if isinstance(part, ImagePart) and (text := texts.get(part.image.sha256, "").strip()):
+        if not isinstance(part, TextPart) and (text := texts.get(digest_part(part), "").strip()):
             # the text on an image must not contain the closing delimiter
             text = text.replace(option.before, " ").replace(option.after, " ")[: option.max_chars]
             shown.append(TextPart(text=option.before + text + option.after, turn=part.turn))

@@ -18,8 +18,10 @@ import orjson
 from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
 from tasks.errors import JudgementError
+from tasks.media import VideoRef
 from tasks.records import NEITHER, ReviewCase, content_digest
-from tasks.review.images import encode_image
+from tasks.review.images import FRAME_PIXELS, encode_image
+from tasks.review.recordings import choose_frames
 from tasks.review.verdicts import Answer, check_size
 from tasks.storage.files import replace_file, write_bytes
 
@@ -135,7 +137,10 @@ def _make_prediction(case: ReviewCase, content: str) -> dict[str, Any]:
 
 
 def _lay_out(case: ReviewCase) -> tuple[str, list[str]]:
-    """Return the item's text, with the places of its images marked, and the images' URLs."""
+    """Return the item's text, with the places of its images and recordings marked, and the images' URLs.
+
+    Of a recording some frames are listed. Label Studio plays only files that a server offers.
+    """
     pieces: list[str] = []
     images: list[str] = []
     for part in case.parts:
@@ -143,11 +148,22 @@ def _lay_out(case: ReviewCase) -> tuple[str, list[str]]:
             pieces.append(part.text)
             continue
         try:
-            images.append(encode_image(part.image))
-            pieces.append(f"[image {len(images)}]")
+            if part.type == "image":
+                images.append(encode_image(part.image))
+                pieces.append(f"[image {len(images)}]")
+            else:
+                pieces.append(_lay_out_frames(choose_frames(part.video), images))
         except OSError as error:
             pieces.append(f"[an image that can't be shown: {error}]")
     return "".join(pieces).strip(), images
+
+
+def _lay_out_frames(video: VideoRef, images: list[str]) -> str:
+    """Add the URLs of the frames to `images`, and return the mark for their place."""
+    before = len(images)
+    images += [encode_image(frame, FRAME_PIXELS) for frame in video.frames]
+    times = ", ".join(f"{time:.1f}" for time in video.times)
+    return f"[images {before + 1} to {len(images)}: a recording at {times} s]"
 
 
 class _Data(BaseModel):

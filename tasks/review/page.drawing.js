@@ -22,6 +22,46 @@ const picture = (part, number, count) => {
   if (part.boxes.length) frame.append(image, ...part.boxes.map((box) => drawBox(box, part)));
   return frame;
 };
+const drawRecording = (part, number, count) => {
+  const source = read(part.video);
+  const name = `${cases[current].id}: recording ${number} of ${count}`;
+  const block = make("div", "recording");
+  if (source.url) {
+    const video = make("video");
+    video.controls = true;
+    video.muted = true;
+    video.preload = "metadata";
+    video.width = source.width;
+    video.height = source.height;
+    video.setAttribute("aria-label", name);
+    video.addEventListener("error", () => video.replaceWith(make("p", "note", "This browser can't play the recording.")));
+    video.src = source.url;
+    block.append(video);
+  }
+  const strip = make("div", "strip");
+  strip.tabIndex = 0;
+  strip.setAttribute("role", "group");
+  strip.setAttribute("aria-label", `${name}: frames`);
+  for (const frame of source.frames) {
+    const figure = make("figure");
+    const time = `${frame.time.toFixed(1)} s`;
+    if (frame.url) {
+      const image = make("img");
+      image.width = source.width;
+      image.height = source.height;
+      image.alt = `${name}, at ${time}`;
+      image.addEventListener("click", () => image.classList.toggle("whole"));
+      image.src = frame.url;
+      figure.append(image);
+    } else figure.append(make("p", "note", frame.note));
+    figure.append(make("figcaption", "", time));
+    strip.append(figure);
+  }
+  const some = source.frames.length < source.count ? `, ${source.frames.length} of them here` : "";
+  const about = `Recording of ${source.seconds.toFixed(1)} s; models see ${source.count} frames${some}.`;
+  block.append(strip, make("p", "about", about));
+  return block;
+};
 const drawBox = ({ ref, corners: [left, top, right, bottom] }, { width, height }) => {
   const node = make("div", "box");
   node.style.left = `${(100 * left) / width}%`;
@@ -35,8 +75,8 @@ const drawItem = () => {
   const speakers = [];
   const turns = [];
   let block = null;
-  let number = 0;
-  const count = facts.parts.filter((part) => part.text === undefined).length;
+  const numbers = { image: 0, video: 0 };
+  const count = (kind) => facts.parts.filter((part) => part[kind] !== undefined).length;
   for (const part of facts.parts) {
     let text = part.text;
     if (block?.turn !== part.turn) {
@@ -51,7 +91,8 @@ const drawItem = () => {
         text = text.slice(speaker[0].length);
       }
     }
-    if (part.text === undefined) block.node.append(picture(part, ++number, count));
+    if (part.image !== undefined) block.node.append(picture(part, ++numbers.image, count("image")));
+    else if (part.video !== undefined) block.node.append(drawRecording(part, ++numbers.video, count("video")));
     else if (text.trim()) block.node.append(make("span", "text", text));
   }
   find("item").replaceChildren(...turns);

@@ -75,6 +75,13 @@ const zoom = () => {
   const whole = images.every((image) => image.classList.contains("whole"));
   for (const image of images) image.classList.toggle("whole", !whole);
 };
+const play = () => {
+  const recordings = [...find("item").querySelectorAll("video")];
+  const playing = recordings.find((recording) => !recording.paused);
+  if (playing) playing.pause();
+  else if (recordings.length) recordings[0].play().catch(() => {}); // its error event says why
+  else tell("This item has no recording that can be played.", true);
+};
 const step = (by) => {
   const list = shown();
   go(by > 0 ? list.find((n) => n > current) : list.findLast((n) => n < current));
@@ -235,6 +242,7 @@ document.addEventListener("keydown", (event) => {
   // Not "or in any input": a list just closed keeps the focus until the next frame, and a key struck then would be lost.
   const busy = picker.open || event.target.closest?.("select, #reviewer");
   if (busy || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  if (event.target.closest?.("video") && (event.key === " " || event.key.startsWith("Arrow"))) return; // its own controls
   if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
     event.preventDefault();
     step(event.key === "ArrowRight" ? 1 : -1);
@@ -246,6 +254,7 @@ document.addEventListener("keydown", (event) => {
     if ("1234".includes(event.key)) { event.preventDefault(); press(event.key); }
     if (event.key === "u") undo();
     if (event.key === "z") zoom();
+    if (event.key === "p") play();
     if (event.key === "s") save();
   }
 });

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.media import ImageRef
+from tasks.media import ImageRef, VideoRef
 from tasks.records import ReviewCase, content_digest, digest_of
 from tasks.review.images import make_url, write_pictures
+from tasks.review.recordings import choose_frames, link_recordings
 from tasks.storage.files import replace_file
 from tasks.storage.fonts import LATIN, embed_fonts
 from tasks.storage.html import html_environment
@@ -37,7 +38,8 @@ def write_review_page(
 
     `verdicts` maps sample ids to known verdicts (a label or `neither`). Small pictures of the images are written to a
     folder beside the page. With `inline`, the page contains them, one in memory at a time, and may be moved alone.
-    Otherwise it links to them. An image that can't be shown is replaced by a note.
+    Otherwise it links to them. An image that can't be shown is replaced by a note. A recording is shown as some of its
+    frames, above which the page plays the file if a browser can (see recordings.py).
     """
     style, *scripts = (_FOLDER.joinpath(f"page.{end}").read_text("utf-8") for end in ("css", "drawing.js", "js"))
     template = html_environment(_FOLDER).get_template("page.html")
@@ -70,14 +72,18 @@ def _hash_source(source: str) -> str:
 def _list_elements(
     cases: Sequence[ReviewCase], folder: Path, verdicts: Mapping[str, str], inline: bool
 ) -> Iterator[tuple[str, object]]:
-    """Yield (id, content) of each data element: the queue, then the cases, each after the images that it shows."""
+    """Yield (id, content) of each data element: the queue, then the cases, each after the media that it shows."""
     listed = [
         {"id": c.sample_id, "content": content_digest(c), "given": c.given, "verdict": verdicts.get(c.sample_id)}
         for c in cases
     ]
     key = digest_of([[c["id"], c["content"], c["given"]] for c in listed])
     yield "queue", {"key": key, "cases": listed}
-    pictures = write_pictures((p.image for case in cases for p in case.parts if p.type == "image"), folder / PICTURES)
+    parts_of_all = [part for case in cases for part in case.parts]
+    videos = [choose_frames(part.video) for part in parts_of_all if part.type == "video"]
+    frames = (frame for video in videos for frame in video.frames)
+    pictures = write_pictures((p.image for p in parts_of_all if p.type == "image"), frames, folder / PICTURES)
+    links = link_recordings(videos, folder / PICTURES, inline=inline)
     numbers: dict[str, str] = {}
     for number, case in enumerate(cases):
         parts: list[dict[str, Any]] = []
@@ -85,6 +91,13 @@ def _list_elements(
         for part in case.parts:
             if part.type == "text":
                 parts.append({"turn": part.turn, "text": part.text})
+                continue
+            if part.type == "video":
+                video = part.video
+                if video.sha256 not in numbers:
+                    numbers[video.sha256] = f"video-{len(numbers)}"
+                    yield numbers[video.sha256], _show_video(video, pictures, links.get(video.sha256), inline)
+                parts.append({"turn": part.turn, "video": numbers[video.sha256]})
                 continue
             image = part.image
             boxes = [{"ref": b.ref, "corners": b.corners} for b in case.boxes if b.image == len(seen)]
@@ -101,6 +114,18 @@ def _show_picture(picture: Path | OSError, inline: bool) -> dict[str, str]:
     if isinstance(picture, OSError):
         return {"note": f"This image can't be shown. {picture}"}
     return {"url": make_url(picture.read_bytes()) if inline else f"{PICTURES}/{picture.name}"}
+
+
+def _show_video(
+    video: VideoRef, pictures: Mapping[str, Path | OSError], link: str | None, inline: bool
+) -> dict[str, Any]:
+    shown = choose_frames(video)
+    sizes = {"width": shown.frames[0].width, "height": shown.frames[0].height}
+    frames = [
+        {"time": time, **_show_picture(pictures[frame.sha256], inline)}
+        for frame, time in zip(shown.frames, shown.times, strict=True)
+    ]
+    return {"url": link, "seconds": video.seconds, "count": len(video.frames), **sizes, "frames": frames}
 
 
 def _describe_case(case: ReviewCase, parts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ loss_curves.py       the loss curve in student.json and loss.png
 lora.py              what a LoRA student is trained on, and its name  (student.kind: lora, student.reasons)
 lora_training.py     train it with trl                                (student.epochs, .batch_size, …)
 lora_memory.py       whether a GPU has enough memory for it
+lora_collator.py     make trl's batches with recordings
 lora_dataset.py      the rows that it is trained on
 lora_checkpoints.py  checkpoints from which training that was killed resumes
 

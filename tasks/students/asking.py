@@ -16,8 +16,6 @@ from tasks.students.settings import CheckpointSettings, ExternalSpec
 
 _LABEL_TOKENS = 8
 _REASON_TOKENS = 96
-_POINTING_TOKENS = 200
-"""More tokens for the boxes after a reason: about 25 each with Qwen2-VL's tokens, and 45 each as JSON in JSON."""
 
 
 def choose_base_engine(spec: CheckpointSettings) -> EngineSpec:
@@ -57,8 +55,7 @@ def choose_box_form(spec: CheckpointSettings, pack: Pack) -> BoxForm | None:
 
 def make_label_requests(prompter: Prompter, items: Sequence[Sample], *, with_reason: bool) -> list[Request]:
     """Return one request per item for its label, alone or after a reason."""
-    reason_tokens = _REASON_TOKENS + _POINTING_TOKENS * prompter.pack.boxes
-    sampling = Sampling(label_probabilities=True, max_tokens=reason_tokens if with_reason else _LABEL_TOKENS)
+    sampling = Sampling(label_probabilities=True, max_tokens=_REASON_TOKENS if with_reason else _LABEL_TOKENS)
     return [prompter.classify(item, sampling, with_reason=with_reason) for item in items]
 
 

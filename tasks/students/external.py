@@ -5,10 +5,18 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.dataset.export.student_set import make_label_examples, write_data
+from tasks.dataset.export.conversation import UnsupportedExample
+from tasks.dataset.export.llamafactory import check_recordings
+from tasks.dataset.export.recordings import (
+    Recordings,
+    collect_recordings,
+    describe_recordings,
+    make_swift_environment,
+)
+from tasks.dataset.export.student_set import SeenBoxes, make_student_examples, write_data
 from tasks.dataset.export.trainer_files import Plain, fill_words, write_configuration
 from tasks.dataset.export.trainer_names import name_for_trainer
 from tasks.errors import ConfigError, EngineError
@@ -16,11 +24,13 @@ from tasks.models.engines.identity import identify_model
 from tasks.models.image_cache import ImageCache
 from tasks.models.qwen_vl import read_qwen_vl
 from tasks.packs.pack import TEMPLATES
+from tasks.prompts.box_forms import find_box_form
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, digest_of
 from tasks.students.asking import choose_base_engine
 from tasks.students.external_output import find_checkpoint, read_log_tail, read_training_log, take_checkpoint
 from tasks.students.external_process import end_leftovers, run_child
+from tasks.students.lora import choose_taught_items
 from tasks.students.loss_curves import Curve, Progress, draw_curve
 from tasks.students.settings import ExternalSpec
 from tasks.students.student_folder import describe_training, identify_item, is_trained, keep_student, work_folder
@@ -33,7 +43,7 @@ _COMMANDS = {
 }
 
 _NOT_OF_A_STUDENT = {
-    "folds", "repeats", "seed", "scoring", "environment",
+    "folds", "repeats", "seed", "scoring", "environment", "reasons",
 }  # fmt: skip
 """Settings that do not change the weights, or are part of the digest separately."""
 
@@ -45,6 +55,8 @@ class ExternalRecipe:
     spec: ExternalSpec
     prompter: Prompter
     seed: int
+    reasons: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Maps item id to the reason for the item's label."""
     images: ImageCache | None = None
     """Cache of resized images: with it, the trainer gets exactly the pixels with which the students are later asked."""
     revision: str | None = None
@@ -55,8 +67,10 @@ class ExternalRecipe:
         recipe = read_trainer_files(self.spec)
         base = identify_model(choose_base_engine(self.spec))
         pack, texts = self.prompter.pack, self.prompter.texts
-        ordered = sorted(train, key=lambda s: s.id)
-        items = [identify_item(s, texts, pack.task(s.task).labels) for s in ordered]
+        taught = choose_taught_items(self.spec, train, self.reasons)
+        items = [identify_item(s, texts, pack.task(s.task).labels) for s, _ in taught]
+        if self.spec.reasons != "never":
+            items = [[*i, r, [b.model_dump() for b in s.boxes]] for i, (s, r) in zip(items, taught, strict=True)]
         ingredients = [self.spec.model_dump(mode="json", exclude=_NOT_OF_A_STUDENT), recipe, base]
         pixels = [self.prompter.min_pixels, self.prompter.max_pixels]
         return digest_of([*ingredients, pack.digest, items, *pixels, fold, self.seed])[:16]
@@ -64,7 +78,8 @@ class ExternalRecipe:
     def train(self, train: Sequence[Sample], fold: int, folder: Path, progress: Progress) -> Path:
         """Train one student on `train`, each item with its given label, and return its folder.
 
-        The student learns to answer the classify prompt without a reason, just as it is later asked. The folder
+        The student learns to answer the classify prompt as it is later asked: without a reason or, depending on
+        `spec.reasons`, after the item's reason, with its boxes if the pack has them. The folder
         contains the data set, train.yaml, train.log, loss.png, student.json and `checkpoint` (see external_output.py);
         the trainer's other files, such as optimizer states, are deleted. A finished folder is returned unchanged; a new
         one appears atomically. Raises ConfigError for an unusable template or command, and EngineError with the end of
@@ -77,9 +92,11 @@ class ExternalRecipe:
         work = work_folder(folder).resolve()
         end_leftovers(work)
         shutil.rmtree(work, ignore_errors=True)
-        command = self._prepare(train, fold, work)
+        recordings = collect_recordings(train)
+        environment = self._make_environment(recordings)
+        command = self._prepare(train, fold, work, recordings, environment)
         try:
-            lines = self._run(command, work, progress)
+            lines = self._run(command, work, progress, environment)
             take_checkpoint(find_checkpoint(work / "output", adapter=self.spec.adapter), work / "checkpoint")
         except EngineError as error:
             log = work / "train.log"
@@ -99,12 +116,24 @@ class ExternalRecipe:
         keep_student(work, folder, facts | describe_training(self.spec, fold, train))
         return folder
 
-    def _prepare(self, train: Sequence[Sample], fold: int, work: Path) -> list[str]:
+    def _prepare(
+        self, train: Sequence[Sample], fold: int, work: Path, recordings: Recordings, environment: Mapping[str, str]
+    ) -> list[str]:
         """Write data set and configuration under `work`, and return the command line."""
         spec, prompter = self.spec, self.prompter
         model = read_qwen_vl(spec.base, self.revision or spec.revision)
-        examples = make_label_examples(prompter, train, self.images, model.patch_size)
-        data = write_data(work / "data", _DATASET, spec.trainer, examples, thinks=model.thinks)
+        places = {sample.id: place for place, sample in enumerate(train)}
+        taught = sorted(choose_taught_items(spec, train, self.reasons), key=lambda pair: places[pair[0].id])
+        examples = make_student_examples(prompter, taught, self.images, model.patch_size)
+        if spec.trainer == "llamafactory":
+            for example in examples:
+                try:
+                    check_recordings(example, model)
+                except UnsupportedExample as error:
+                    raise ConfigError(f"student.trainer: {error}; set `trainer: swift`") from error
+        bounds = {"min_pixels": prompter.min_pixels, "max_pixels": prompter.max_pixels, "patch_size": model.patch_size}
+        boxes = SeenBoxes(find_box_form(model.model_type), bounds)
+        data = write_data(work / "data", _DATASET, spec.trainer, examples, thinks=model.thinks, boxes=boxes)
         config = work / "train.yaml"
         deepspeed = _find_deepspeed(spec)
         words: dict[str, Plain] = {
@@ -121,19 +150,22 @@ class ExternalRecipe:
             "min_pixels": prompter.min_pixels,
             "max_pixels": prompter.max_pixels,
             "max_tokens": spec.max_tokens,
+            **describe_recordings(prompter.min_pixels, prompter.max_pixels, recordings),
             "deepspeed": str(deepspeed) if deepspeed else None,
         }
         write_configuration(config, _find_configuration(spec), spec.settings, words)
         words["config"] = str(config)
         command = [str(fill_words(word, words, "student.command")) for word in spec.command or _COMMANDS[spec.trainer]]
-        if shutil.which(command[0], path=self._environment.get("PATH")) is None:
+        if shutil.which(command[0], path=environment.get("PATH")) is None:
             raise ConfigError(
                 f"student.command: `{command[0]}` is not on PATH; install the trainer in its own environment and give "
                 "its path, e.g. [/opt/trainer/bin/llamafactory-cli, train, ${config}]"
             )
         return command
 
-    def _run(self, command: Sequence[str], work: Path, progress: Progress) -> list[tuple[int, int, float]]:
+    def _run(
+        self, command: Sequence[str], work: Path, progress: Progress, environment: Mapping[str, str]
+    ) -> list[tuple[int, int, float]]:
         """Run the trainer and report its steps; return (step, total steps, loss) of each line of its log."""
         reported = 0
 
@@ -145,17 +177,17 @@ class ExternalRecipe:
                     reported = lines[-1][0]
                     progress(*lines[-1])
 
-        code = run_child(command, work, self._environment, look)
+        code = run_child(command, work, environment, look)
         if code != 0:
             raise EngineError(f"was killed by signal {256 - code}" if code > 191 else f"ended with exit code {code}")
         look()
         return read_training_log(work / "output")
 
-    @property
-    def _environment(self) -> Mapping[str, str]:
+    def _make_environment(self, recordings: Recordings) -> Mapping[str, str]:
         own: dict[str, str] = {}
         if self.spec.trainer == "swift":
-            own = {"MIN_PIXELS": str(self.prompter.min_pixels), "MAX_PIXELS": str(self.prompter.max_pixels)}
+            bounds = self.prompter.min_pixels, self.prompter.max_pixels
+            own = {name: str(value) for name, value in make_swift_environment(*bounds, recordings).items()}
         elif self.spec.deepspeed is not None:
             own = {"FORCE_TORCHRUN": "1"}  # LLaMA-Factory refuses DeepSpeed on one GPU without it
         return {**os.environ, **own, **self.spec.environment}

@@ -124,14 +124,14 @@ def make_folds(
 def number_groups(samples: Sequence[Sample], links: Sequence[tuple[int, int]] = ()) -> list[int]:
     """Return a group number for each sample, from 0 in order of first appearance.
 
-    Samples are in one group if they share an image or their content, if `links` contains the pair of their positions,
-    or if one is the beginning of the other (`duplicates.find_grown_dialogues`).
+    Samples are in one group if they share an image, a recording or their content, if `links` contains the pair of their
+    positions, or if one is the beginning of the other (`duplicates.find_grown_dialogues`).
     """
     first_with: dict[str, int] = {}
     same = [
         (i, first_with.setdefault(key, i))
         for i, sample in enumerate(samples)
-        for key in (*(image.sha256 for image in sample.images), content_digest(sample))
+        for key in (*(media.sha256 for media in (*sample.images, *sample.videos)), content_digest(sample))
     ]
     return group_linked(len(samples), [*same, *find_grown_dialogues(samples), *links]).tolist()
 

@@ -19,7 +19,7 @@ from tasks.records import Sample, digest_of
 from tasks.students.asking import choose_base_engine
 from tasks.students.lora_memory import Memory, estimate_memory
 from tasks.students.loss_curves import Progress
-from tasks.students.settings import StudentSpec
+from tasks.students.settings import CheckpointSettings, StudentSpec
 from tasks.students.student_folder import describe_training, identify_item, is_trained, work_folder
 
 log = logging.getLogger("labelstill")
@@ -105,7 +105,7 @@ class LoraRecipe:
 
 
 def choose_taught_items(
-    spec: StudentSpec, train: Sequence[Sample], reasons: Mapping[str, str]
+    spec: CheckpointSettings, train: Sequence[Sample], reasons: Mapping[str, str]
 ) -> list[tuple[Sample, str]]:
     """Return the items to train on, sorted by id, each with its reason, or with "" to train an answer without one.
 

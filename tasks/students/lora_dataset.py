@@ -8,6 +8,7 @@ from datasets import Dataset
 from tasks.models.image_cache import ImageCache, compute_grids, open_images
 from tasks.prompts.box_forms import BoxForm, fill_in_boxes
 from tasks.prompts.prompter import Prompter
+from tasks.prompts.recordings import describe_times
 from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Sample, Sampling
 
@@ -19,7 +20,7 @@ def make_dataset(
     images: ImageCache | None = None,
     form: BoxForm | None = None,
 ) -> Dataset:
-    """Return one row of prompt, completion and images per item, for trl's SFTTrainer.
+    """Return one row of prompt, completion, images and recordings per item, for trl's SFTTrainer (lora_collator.py).
 
     Rows are made on demand, so that no decoded images are kept in memory. A resized image takes 20 ms from the cache
     `images`, and 80 ms from its source. If `form` is given, reasons end with the boxes of their items in that form.
@@ -40,15 +41,19 @@ def make_dataset(
 
     def row(i: int) -> dict[str, Any]:
         request = requests[i]
-        content = [{"type": "image"} if e["type"] == "image" else e for e in make_user_content(request)]
+        content = [e if e["type"] == "text" else {"type": e["type"]} for e in make_user_content(request)]
+        frame_limits = request.frame_bounds
+        videos = [open_resized(video.frames, patch_size=patch_size, **frame_limits) for video in request.videos]
         return {
             "prompt": [*make_system_turn(request), {"role": "user", "content": content}],
             "completion": [{"role": "assistant", "content": [{"type": "text", "text": answers[i]}]}],
             "images": open_resized(request.images, patch_size=patch_size, **limits) or [],
+            "videos": videos,
+            "video_metadata": describe_times(request.videos),
         }
 
     def rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         made = [row(i) for i in batch["index"]]
-        return {key: [r[key] for r in made] for key in ("prompt", "completion", "images")}
+        return {key: [r[key] for r in made] for key in made[0]}
 
     return Dataset.from_dict({"index": list(range(len(taught)))}).with_transform(rows)

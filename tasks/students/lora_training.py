@@ -26,11 +26,13 @@ from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsag
 
 from tasks.errors import ConfigError, EngineError
 from tasks.models.engines.gpus import list_gpus
+from tasks.models.positions import correct_positions
 from tasks.models.qwen_vl import load_processor
 from tasks.models.unanswered import summarise
 from tasks.records import Sample
 from tasks.students.asking import choose_box_form
 from tasks.students.lora_checkpoints import KEPT, Watch, find_newest_checkpoint
+from tasks.students.lora_collator import VideoCollator
 from tasks.students.lora_dataset import make_dataset
 from tasks.students.lora_memory import LESS_MEMORY
 from tasks.students.loss_curves import Progress, draw_curve, read_curve
@@ -129,6 +131,7 @@ def _make_trainer(
     processor = load_processor(spec.base, **shared)
     processor.image_processor.do_resize = False  # the rows' images are resized
     model = AutoModelForImageTextToText.from_pretrained(spec.base, use_safetensors=True, dtype="auto", **shared)
+    correct_positions(model)
     _freeze_vision(model)
     cuda = torch.cuda.is_available()
     loaders = min(_LOADERS, len(os.sched_getaffinity(0))) if list_gpus() else 0
@@ -181,6 +184,7 @@ def _make_trainer(
         peft_config=None if recipe.start else adapter,
         callbacks=[watch],
     )
+    trainer.data_collator = VideoCollator(trainer.data_collator)
     trainer.watch = watch
     trainer.remove_callback(PrinterCallback)  # `watch` reports progress instead
     return trainer

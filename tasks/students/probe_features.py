@@ -17,6 +17,7 @@ from PIL import Image
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
 
+from tasks.items.key_frames import choose_key_frames, list_pictures
 from tasks.items.pixels import render_pixels
 from tasks.media import ImageRef, TextPart
 from tasks.models.engines.identity import identify_checkpoint
@@ -50,8 +51,8 @@ def list_texts(sample: Sample, texts: Mapping[str, str]) -> dict[str, str]:
     """Return the texts that say something about the item, by name.
 
     `dialogue` is its text, with the user's turns twice; `user` is the user's turns alone, the last one three times, or
-    empty if there are no turns; `shown` is the text on its images, which `texts` maps from the image's digest. On real
-    dialogues the user's turns alone tell more than all (55 % of the intents, against 48.5 %).
+    empty if there are no turns; `shown` is the text on its images and recordings, which `texts` maps from their
+    digests. On real dialogues the user's turns alone tell more than all (55 % of the intents, against 48.5 %).
     """
     parts = [part for part in sample.parts if isinstance(part, TextPart)]
     last = [part.text for part in parts if part.turn == sample.user_turn > 0]
@@ -60,7 +61,7 @@ def list_texts(sample: Sample, texts: Mapping[str, str]) -> dict[str, str]:
     return {
         "dialogue": "\n".join([*(part.text for part in parts), *user]),
         "user": "\n".join([*user, *last * 2]),
-        "shown": "\n".join(texts.get(image.sha256, "") for image in sample.images),
+        "shown": "\n".join(texts.get(media.sha256, "") for media in (*sample.images, *sample.videos)),
     }
 
 
@@ -82,7 +83,7 @@ def count_ngrams(texts: Iterable[str]) -> csr_matrix:
 
 
 def describe_images(spec: ProbeSpec, samples: Sequence[Sample], folder: Path | None = None) -> dict[str, Vector]:
-    """Map the digest of each image of `samples` to a feature vector; return {} for `images: none`.
+    """Map the digest of each image and key frame of `samples` to a feature vector; return {} for `images: none`.
 
     A vector contains colour and gradient histograms, or the mean output of the vision tower of `embedding_model`. The
     vectors are kept in `folder`/features.sqlite and used again. An image that can no longer be read is logged and left
@@ -90,7 +91,7 @@ def describe_images(spec: ProbeSpec, samples: Sequence[Sample], folder: Path | N
     """
     if spec.images == "none":
         return {}
-    wanted = {image.sha256: image for sample in samples for image in sample.images}
+    wanted = {picture.sha256: picture for sample in samples for picture in list_pictures(sample)}
     recipe = (
         f"histograms-{_RECIPE}" if spec.embedding_model is None else identify_checkpoint(spec.embedding_model, None)
     )
@@ -110,11 +111,16 @@ def describe_images(spec: ProbeSpec, samples: Sequence[Sample], folder: Path | N
 
 
 def pool_images(samples: Sequence[Sample], features: Mapping[str, Vector]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return one row per sample: the mean of its images' features, or NaN if `features` has none of them."""
+    """Return one row per sample: the mean of the features of its images and recordings, or NaN if none is known.
+
+    The features of a recording are the mean of those of its key frames.
+    """
     width = len(next(iter(features.values()))) if features else 0
     rows = np.full((len(samples), width), np.nan, np.float32)
     for row, sample in enumerate(samples):
-        known = [features[image.sha256] for image in sample.images if image.sha256 in features]
+        shown = [[image] for image in sample.images] + [choose_key_frames(video) for video in sample.videos]
+        found = [[features[p.sha256] for p in pictures if p.sha256 in features] for pictures in shown]
+        known = [np.mean(vectors, axis=0) for vectors in found if vectors]
         if known:
             rows[row] = np.mean(known, axis=0)
     return rows

@@ -30,13 +30,17 @@ def work_folder(folder: Path) -> Path:
 def identify_item(sample: Sample, texts: Mapping[str, str], usual: Iterable[str] = ()) -> list[object]:
     """Return what a student learns from an item, for the student's digest.
 
-    The text on the item's images, from `texts` by image digest, is included if there is any, and the item's labels if
-    they are not the `usual` ones. So digests of students that were taught neither stay as they are.
+    The text on the item's images and recordings, from `texts` by their digests, is included if there is any, the item's
+    labels if they are not the `usual` ones, and the frames of recordings. So digests of students that were taught none
+    of these stay as they are.
     """
     facts: list[object] = [sample.id, content_digest(sample), sample.given]
-    shown = [texts.get(image.sha256, "") for image in sample.images]
+    shown = [texts.get(media.sha256, "") for media in (*sample.images, *sample.videos)]
     if any(shown):
         facts.append(shown)
+    if sample.videos:
+        frames = [frame.sha256 for video in sample.videos for frame in video.frames]
+        facts.append({"frames": frames, "times": [video.times for video in sample.videos]})
     if sample.labels != tuple(usual):
         facts.append({"labels": sample.labels})
     return facts

@@ -1,4 +1,4 @@
-"""The stage `pseudo_labels`, calibrated on the labelled set: corrections, students, review and a second teacher."""
+"""The stage `pseudo_labels`, calibrated on the labelled set: corrections, students, review and further teachers."""
 
 import json
 import random

@@ -14,12 +14,14 @@ from typer.testing import CliRunner, Result
 from flows.commands.review import app
 from tasks.errors import ConfigError, JudgementError
 from tasks.items.images import check_image
-from tasks.media import Box, ImagePart, TextPart
+from tasks.media import Box, ImagePart, TextPart, VideoPart
 from tasks.records import ReviewCase, content_digest
 from tasks.review.page import write_review_page
 from tasks.review.queue import write_queue
 from tasks.review.verdicts import read_store
 from tests.browser import in_browser, open_browser
+from tests.recordings import draw_recording
+from tests.tasks.making import draw_numbered_video
 
 LABELS = ("申请退款", "查询物流", "反馈破损", "询问尺码", "询问用法")
 ALERT = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -472,3 +474,28 @@ def test_boxes_lie_on_what_they_were_drawn_around(tmp_path: Path) -> None:
             page.locator("#item img").click()
         assert page.locator("#item .box span").inner_text() == "退款"
         page.screenshot(path=os.environ.get("BOXES_PNG", str(tmp_path / "page.png")))
+
+
+@in_browser
+def test_a_recording_is_played_by_key_and_its_frames_fit_a_phone(tmp_path: Path) -> None:
+    video = draw_numbered_video(tmp_path, frames=20)
+    draw_recording(Path(video.path))
+    broken = video.model_copy(update={"path": str(tmp_path / "broken.webm"), "sha256": "b"})
+    Path(broken.path).write_bytes(b"no film")
+    fields = {"labels": LABELS, "given": LABELS[0], "candidate": None}
+    cases = [ReviewCase(sample_id=v.sha256, parts=(VideoPart(video=v),), **fields) for v in (video, broken)]
+    write_review_page(cases, tmp_path / "review.html", title="Recordings")
+    with open_browser() as browser:
+        page = browser.new_page(viewport={"width": 400, "height": 800})
+        page.goto((tmp_path / "review.html").as_uri())
+        page.keyboard.press("p")
+        page.wait_for_function("document.querySelector('#item video').currentTime > 0")
+        page.locator("#item video").focus()
+        page.keyboard.press(" ")  # the player's own key, and no scrolling
+        page.wait_for_function("document.querySelector('#item video').paused")
+        assert page.locator("#item .strip img").count() == 8
+        assert page.evaluate("document.documentElement.scrollWidth") == 400
+        page.locator("#item").focus()
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("#item .recording .note")).to_have_text("This browser can't play the recording.")
+        assert page.locator("#item .strip img").count() == 8

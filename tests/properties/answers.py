@@ -66,7 +66,8 @@ def bad_answer(rng: Random) -> Result:
     result.require(usable or prediction.rung is Rung.NONE, "a rung without a label")
     result.require(sum(prediction.votes.values()) <= len(texts), "more votes than answers")
     result.require(all(0 <= p <= 1 for p in prediction.probabilities.values()), f"{prediction.probabilities}")
-    ended, reason = parse_reason(_asked(FreeText()), answer)
+    ended, found = parse_reason(_asked(FreeText()), answer)
+    reason = found.text
     result.require(bool(reason) == (ended is Outcome.OK), f"{ended} with reason {reason!r}")
     reason.encode()
     return result.count(prediction.outcome.value)

@@ -1,22 +1,48 @@
 """Small records for tests: every field that a test does not name has a harmless value."""
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
-from tasks.media import ImagePart, ImageRef, Part, TextPart
+from tasks.media import ImagePart, ImageRef, Part, TextPart, VideoPart, VideoRef
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Action, Correction, Generation, Outcome, Prediction, Sample, Split
+from tests.recordings import draw_numbered_frame
 
 
 def image(sha: str = "a", path: str = "") -> ImageRef:
     return ImageRef(path=path or f"/images/{sha}.png", sha256=sha, width=112, height=168)
 
 
-def parts(*texts_and_images: str | ImageRef) -> tuple[Part, ...]:
-    return tuple(TextPart(text=p) if isinstance(p, str) else ImagePart(image=p) for p in texts_and_images)
+def draw_numbered_video(
+    folder: Path, first: int = 0, frames: int = 4, *, fps: float = 2.0, width: int = 112
+) -> VideoRef:
+    """A recording of pictures that show `first` and the following numbers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shown: list[ImageRef] = []
+    for number in range(first, first + frames):
+        file = folder / f"{number}-{width}.png"
+        draw_numbered_frame(number, (width, 168)).save(file)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        shown.append(ImageRef(path=str(file), sha256=digest, width=width, height=168))
+    digest = hashlib.sha256(str((first, frames, fps, width)).encode()).hexdigest()
+    times = tuple(i / fps for i in range(frames))
+    file = folder / f"{first}.mp4"
+    return VideoRef(path=str(file), sha256=digest, frames=tuple(shown), times=times, seconds=frames / fps)
 
 
-def sample(id: str = "s", *content: str | ImageRef, **fields: Any) -> Sample:
+def parts(*content: str | ImageRef | VideoRef) -> tuple[Part, ...]:
+    return tuple(map(_make_part, content))
+
+
+def _make_part(content: str | ImageRef | VideoRef) -> Part:
+    if isinstance(content, str):
+        return TextPart(text=content)
+    return ImagePart(image=content) if isinstance(content, ImageRef) else VideoPart(video=content)
+
+
+def sample(id: str = "s", *content: str | ImageRef | VideoRef, **fields: Any) -> Sample:
     values: dict[str, Any] = {
         "task": "dialogue",
         "parts": parts(*(content or (f"用户: {id}",))),

@@ -5,6 +5,7 @@ To add a format, write a module here with `open_writer`, and add its name to `Fo
 exports.py        write a set in all requested formats in one pass       (emit.export.formats)
 conversation.py   convert an example to the alternating turns that every trainer expects
 files.py          write rows one by one, their provenance, and images    (emit.export.image_paths)
+recordings.py     collect what trainers are told once for all recordings
 llamafactory.py   LLaMA-Factory                                          (emit.export.max_tokens)
 swift.py          ms-swift 4
 swift2.py         ms-swift 2

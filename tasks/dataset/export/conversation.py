@@ -1,15 +1,19 @@
 """Convert an example to the alternating conversation that every trainer expects; check it and escape its text."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 from tasks.dataset.decisions import LeftOutReason
 from tasks.dataset.settings import ExportSpec
+from tasks.media import ImageRef
 from tasks.models.qwen_vl import read_qwen_vl
 from tasks.prompts.box_forms import BoxForm, fill_in_boxes, find_box_form
-from tasks.prompts.turns import BOX_TOKEN, IMAGE_TOKEN, escape_placeholder
+from tasks.prompts.turns import BOX_TOKEN, IMAGE_TOKEN, VIDEO_TOKEN, escape_placeholder
 from tasks.records import Example, Message
+
+_MEDIA = re.compile(f"({IMAGE_TOKEN}|{VIDEO_TOKEN})")
 
 
 class UnsupportedExample(ValueError):
@@ -23,7 +27,10 @@ class UnsupportedExample(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """An optional system text and (question, answer) pairs. The questions contain one `<image>` per image."""
+    """An optional system text and (question, answer) pairs.
+
+    The questions contain one `<image>` per image and one `<video>` per recording.
+    """
 
     system: str | None
     turns: tuple[tuple[str, str], ...]
@@ -40,8 +47,8 @@ def make_conversation(example: Example, spec: ExportSpec) -> Conversation:
 
     Boxes are written in the form of the base's generation, but always in thousandths: the readers resize images by
     bounds of their own, so that pixels would be silently off. Raises UnsupportedExample unless user and assistant
-    alternate after an optional system turn, and the turns contain exactly one `<image>` per image of the example and
-    one `<bbox>` per box.
+    alternate after an optional system turn, and the turns contain exactly one `<image>` per image of the example, one
+    `<video>` per recording and one `<bbox>` per box.
     """
     conversation = mark_boxes(example)
     if not example.boxes:
@@ -76,29 +83,66 @@ def mark_boxes(example: Example) -> Conversation:
         if (marks := contents[-1].count(BOX_TOKEN)) != len(example.boxes):
             detail = f"{marks} `<bbox>` in the answer for {len(example.boxes)} boxes"
             raise UnsupportedExample(example, LeftOutReason.BOXES_DO_NOT_MATCH, detail)
-    tokens = sum(content.count(IMAGE_TOKEN) for content in contents)
-    if tokens != len(example.images):
-        detail = f"{tokens} `<image>` for {len(example.images)} images"
-        raise UnsupportedExample(example, LeftOutReason.IMAGES_DO_NOT_MATCH, detail)
+    for token, media, reason in (
+        (IMAGE_TOKEN, example.images, LeftOutReason.IMAGES_DO_NOT_MATCH),
+        (VIDEO_TOKEN, example.videos, LeftOutReason.VIDEOS_DO_NOT_MATCH),
+    ):
+        tokens = sum(content.count(token) for content in contents)
+        if tokens != len(media):
+            raise UnsupportedExample(example, reason, f"{tokens} `{token}` for {len(media)} {token[1:-1]}s")
     return Conversation(
         escape_content(system) if system else None, tuple(zip(contents[::2], contents[1::2], strict=True))
     )
 
 
-def make_messages_row(example: Example, images: Sequence[str], spec: ExportSpec) -> dict[str, object]:
+def make_messages_row(
+    example: Example, images: Sequence[str], spec: ExportSpec, videos: Sequence[Sequence[str]] = ()
+) -> dict[str, object]:
     """Return a row in the format of LLaMA-Factory; `images` are the names of the image files.
 
-    Raises UnsupportedExample for an example that its reader would skip, change or misread.
+    `videos` are the names of each recording's frames. Raises UnsupportedExample for an example that its reader would
+    skip, change or misread.
     """
-    return {"messages": make_conversation(example, spec).messages(), "images": list(images)}
+    row: dict[str, object] = {"messages": make_conversation(example, spec).messages(), "images": list(images)}
+    return row | ({"videos": [list(frames) for frames in videos]} if videos else {})
+
+
+def show_frames_as_images(example: Example) -> Example:
+    """Return the example with the frames of each recording as images in its place, for readers that know no frames.
+
+    Boxes follow their images. Raises UnsupportedExample unless there are as many placeholders as media.
+    """
+    if not example.videos:
+        return example
+    mark_boxes(example)
+    images, videos = iter(example.images), iter(example.videos)
+    shown: list[ImageRef] = []
+    places: list[int] = []
+
+    def place(found: re.Match[str]) -> str:
+        if found[0] == IMAGE_TOKEN:
+            places.append(len(shown))
+            shown.append(next(images))
+            return IMAGE_TOKEN
+        frames = next(videos).frames
+        shown.extend(frames)
+        return IMAGE_TOKEN * len(frames)
+
+    messages = tuple(
+        m.model_copy(update={"content": _MEDIA.sub(place, m.content)}) if m.role == "user" else m
+        for m in example.messages
+    )
+    boxes = tuple(box.model_copy(update={"image": places[box.image]}) for box in example.boxes)
+    return example.model_copy(update={"messages": messages, "images": tuple(shown), "videos": (), "boxes": boxes})
 
 
 def escape_content(message: Message) -> str:
     """Escape everything in the message's text that a reader would take for a special token, and return the text.
 
-    In a user turn, `<image>` stands for an image and is kept. In other turns it is literal text, for example from OCR,
-    and is escaped, because a reader would count it as an image.
+    In a user turn, `<image>` stands for an image and `<video>` for a recording, and they are kept. In other turns they
+    are literal text, for example from OCR, and are escaped, because a reader would count them.
     """
     if message.role != "user":
         return escape_placeholder(message.content)
-    return IMAGE_TOKEN.join(escape_placeholder(text) for text in message.content.split(IMAGE_TOKEN))
+    pieces = _MEDIA.split(message.content)
+    return "".join(text if _MEDIA.fullmatch(text) else escape_placeholder(text) for text in pieces)

@@ -1,8 +1,9 @@
 """Write the training set in several formats in one pass. Each format's module enforces its reader's rules."""
 
+import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,11 +13,17 @@ from tasks.dataset.decisions import LeftOutReason
 from tasks.dataset.export.conversation import UnsupportedExample
 from tasks.dataset.export.files import ImageNames, Writer, put_in_place
 from tasks.dataset.export.ready import write_ready
+from tasks.dataset.export.recordings import Recordings
 from tasks.dataset.export.trainer_names import check_base
 from tasks.dataset.settings import ExportSpec, Format
 from tasks.records import Example
 from tasks.storage.files import report_full_disk
 from tasks.storage.json_lines import write_json_lines
+
+log = logging.getLogger("labelstill")
+
+_READ_FRAMES = (Format.LLAMAFACTORY, Format.SWIFT)
+"""Formats whose readers take the frames of a recording as a recording; the others get them as images."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,9 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
     scratch.mkdir(parents=True)
     left_out: list[LeftOut] = []
     rows: Counter[Format] = Counter()
+    recordings = {format: Recordings() for format in spec.formats}
     try:
-        names = ImageNames(spec.image_paths, folder, scratch)
+        names = ImageNames(spec, folder, scratch)
         with report_full_disk(folder), ExitStack() as stack:
             writers = {
                 f: stack.enter_context(closing(open_writer(f, scratch / f, name, names, spec))) for f in spec.formats
@@ -71,14 +79,16 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
                     try:
                         writer.write(example)
                         rows[format] += 1
+                        recordings[format].add(example.videos, example.subset)
                     except UnsupportedExample as error:
                         left_out.append(LeftOut(example.sample_id, format, error.reason, error.detail, example.source))
         for format in spec.formats:
-            write_ready(format, scratch / format, folder, name, spec)
+            write_ready(format, scratch / format, folder, name, spec, recordings[format])
         write_json_lines(scratch / "left_out.jsonl", left_out)
         files = put_in_place(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    _report_recordings(recordings)
     return Exported(files, {format: rows[format] for format in spec.formats}, tuple(left_out))
 
 
@@ -86,3 +96,17 @@ def open_writer(format: Format, folder: Path, name: str, names: ImageNames, spec
     """Create `folder` and return the writer for `format`. Its module is imported only now, because trl takes 2 s."""
     folder.mkdir()
     return import_module(f"tasks.dataset.export.{format}").open_writer(folder, name, names, spec)
+
+
+def _report_recordings(recordings: Mapping[Format, Recordings]) -> None:
+    """Log what the readers of the formats do not learn about recordings."""
+    as_images = [f for f, of in recordings.items() if of.rates and f not in (*_READ_FRAMES, Format.LABELS)]
+    if as_images:
+        log.warning("%s: frames of recordings are written as images; the readers take no frames", ", ".join(as_images))
+    for format in _READ_FRAMES:
+        if format in recordings and (unusual := recordings[format].count_unusual()):
+            log.warning(
+                "%s: %d of %d recordings do not have %g frames per second; the trainer takes this rate for all, so "
+                "Qwen2.5-VL and Qwen3-VL are told wrong times",
+                format, unusual, recordings[format].rates.total(), recordings[format].usual_rate,
+            )  # fmt: skip

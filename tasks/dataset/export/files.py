@@ -8,7 +8,7 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -17,16 +17,22 @@ import orjson
 from PIL import Image
 
 from tasks.dataset.decisions import LeftOutReason
-from tasks.dataset.export.conversation import UnsupportedExample
-from tasks.dataset.settings import Format, ImagePaths
+from tasks.dataset.export.conversation import UnsupportedExample, show_frames_as_images
+from tasks.dataset.settings import ExportSpec, Format
 from tasks.items.images import FORMATS
 from tasks.items.pixels import choose_suffix, encode_picture, render_if_different
 from tasks.media import ImageRef
+from tasks.models.image_cache import open_images
+from tasks.models.qwen_vl import read_qwen_vl
+from tasks.prompts.recordings import compute_frame_pixels
 from tasks.records import Example, Subset
 from tasks.storage.files import describe_full_disk
 
-Row = Callable[[Example, Sequence[str]], dict[str, object]]
-"""A function that makes a row from an example and the names of its image files. It may raise UnsupportedExample."""
+Row = Callable[..., dict[str, object]]
+"""A function that makes a row from an example and the names of its image files. It may raise UnsupportedExample.
+
+If the example has recordings, the names of the frames of each are passed as `videos`.
+"""
 _IMAGES = "images"
 
 
@@ -108,12 +114,12 @@ class ImageNames:
     `copy`, all other images are linked or copied to the same folder.
     """
 
-    def __init__(self, how: ImagePaths, folder: Path, scratch: Path) -> None:
-        self._how, self._folder, self._scratch = how, folder, scratch
+    def __init__(self, spec: ExportSpec, folder: Path, scratch: Path) -> None:
+        self._spec, self._how, self._folder, self._scratch = spec, spec.image_paths, folder, scratch
         # all formats' folders have the same depth, so one relative name is right for all of them
         self._beside = str(folder / "any")
-        self._written: dict[tuple[str, str], str] = {}
-        """Maps an image's digest and path to its file in `images`; empty if the source file is used."""
+        self._written: dict[tuple[str, str, int | None], str] = {}
+        """Maps an image's digest, path and largest area to its file in `images`; empty if the source file is used."""
 
     def name_images(self, example: Example) -> list[str]:
         """Return the names of the example's images, in order.
@@ -122,22 +128,33 @@ class ImageNames:
         """
         return [self._name(example, image) for image in example.images]
 
-    def _name(self, example: Example, image: ImageRef) -> str:
-        key = image.sha256, image.path
+    def name_frames(self, example: Example, *, absolute: bool = False) -> list[list[str]]:
+        """Return the names of the frames of each recording, in order; raises what `name_images` raises.
+
+        With `absolute`, the names are absolute paths, however images are named. Frames that models see smaller, because
+        there are many of them, are written to `images` as models see them: trainers have one bound for all frames.
+        """
+        bounds = {"min_pixels": self._spec.min_pixels, "max_pixels": self._spec.max_pixels}
+        most = compute_frame_pixels(example.videos, **bounds)
+        return [[self._name(example, frame, absolute, most) for frame in video.frames] for video in example.videos]
+
+    def _name(self, example: Example, image: ImageRef, absolute: bool = False, most: int | None = None) -> str:
+        most = None if most is None or image.width * image.height <= most else most
+        key = image.sha256, image.path, most
         if key not in self._written:
-            self._written[key] = self._write(example, image)
+            self._written[key] = self._write(example, image, most)
         name = self._written[key]
-        if self._how == "absolute":
+        if absolute or self._how == "absolute":
             return str(self._folder / _IMAGES / name) if name else image.path
         return f"../{_IMAGES}/{name}" if name else os.path.relpath(image.path, self._beside)
 
-    def _write(self, example: Example, image: ImageRef) -> str:
+    def _write(self, example: Example, image: ImageRef, most: int | None) -> str:
         """Write the image's file if it needs one, and return the file's name."""
-        rendered = encode_if_different(example, image.path)
+        rendered = self._shrink(example, image, most) if most else encode_if_different(example, image.path)
         if rendered is None and self._how != "copy":
             return ""
         suffix = os.path.splitext(image.path)[1].lower() if rendered is None else rendered[1]
-        target = self._scratch / _IMAGES / (image.sha256 + suffix)
+        target = self._scratch / _IMAGES / (image.sha256 + (f"-{most}" if most else "") + suffix)
         target.parent.mkdir(exist_ok=True)
         with report_unreadable(example, image.path):
             if rendered is not None:
@@ -145,6 +162,13 @@ class ImageNames:
             elif not target.exists():
                 _link_or_copy(os.path.realpath(image.path), target)
         return target.name
+
+    def _shrink(self, example: Example, frame: ImageRef, most: int) -> tuple[bytes, str]:
+        bounds = {"min_pixels": self._spec.min_pixels, "max_pixels": most}
+        patch_size = read_qwen_vl(self._spec.base, self._spec.revision).patch_size
+        with report_unreadable(example, frame.path):
+            (picture,) = open_images([frame], **bounds, patch_size=patch_size) or []
+            return encode_picture(picture, ".png"), ".png"
 
 
 def encode_if_different(example: Example, path: str) -> tuple[bytes, str] | None:
@@ -186,11 +210,23 @@ class SubsetWriter:
     """Writes a format that has one row per example and one file per subset, and writes its provenance.jsonl.
 
     provenance.jsonl gives each row's id, its manifest and where its label came from. It is a separate file because some
-    readers drop unknown columns (ms-swift), and others are confused by them.
+    readers drop unknown columns (ms-swift), and others are confused by them. `row` gets the frames of recordings with
+    absolute paths or as images, if their reader needs that.
     """
 
-    def __init__(self, folder: Path, name: str, row: Row, names: ImageNames, kind: type[RowFile]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        row: Row,
+        names: ImageNames,
+        kind: type[RowFile],
+        *,
+        frames_as_images: bool = False,
+        absolute_frames: bool = False,
+    ) -> None:
         self._folder, self._name, self._row, self._names, self._kind = folder, name, row, names, kind
+        self._frames_as_images, self._absolute_frames = frames_as_images, absolute_frames
         self._files = {Subset.TRAIN: self._open(Subset.TRAIN)}
         self._rows: Counter[Subset] = Counter()
         self._provenance = JsonLines(folder / "provenance.jsonl")
@@ -201,7 +237,9 @@ class SubsetWriter:
     def write(self, example: Example) -> None:
         """Write the example's row to its subset's file; raises UnsupportedExample if the format can't contain it."""
         subset = example.subset
-        row = self._row(example, self._names.name_images(example))
+        shown = show_frames_as_images(example) if self._frames_as_images else example
+        frames = self._names.name_frames(shown, absolute=self._absolute_frames)
+        row = self._row(shown, self._names.name_images(shown), **({"videos": frames} if frames else {}))
         if subset not in self._files:
             self._files[subset] = self._open(subset)
         self._files[subset].add(row)

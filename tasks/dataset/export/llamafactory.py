@@ -6,12 +6,16 @@ Its reader skips or misreads rows silently, so its rules are enforced here (LLaM
 - A row is skipped unless user and assistant alternate and their number is even.
 - All turns together must contain `<image>` exactly `len(images)` times, and content must be a string.
 - A relative image path is looked up in `media_dir`, by default the data set's folder.
+- A list of lists in `videos` has the frames of each recording; of a file it would take frames of its own choice. The
+  column must be in `dataset_info.json`, and then in the file.
+- Frames per second are one number for all recordings. Frames are shrunk to 256² pixels unless the bounds are set.
+- For Qwen3-VL, it gives all recordings of a row as many frames as the first, and finds none after the first question.
 - If a row has more than `cutoff_len` tokens, the end of its question is cut, although it contains the latest turn. The
   row is still used for training.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,9 +25,9 @@ from tasks.dataset.export.conversation import UnsupportedExample, make_messages_
 from tasks.dataset.export.files import ImageNames, JsonArray, SubsetWriter
 from tasks.dataset.settings import ExportSpec
 from tasks.models.image_cache import TooThin
-from tasks.models.qwen_vl import read_qwen_vl
+from tasks.models.qwen_vl import QwenVL, read_qwen_vl
 from tasks.models.token_budget import count_image_tokens
-from tasks.prompts.turns import IMAGE_TOKEN
+from tasks.prompts.turns import IMAGE_TOKEN, VIDEO_TOKEN
 from tasks.records import Example
 from tasks.storage.json_lines import write_json
 
@@ -33,19 +37,20 @@ _WORD_OR_DIGIT = re.compile(r"\d|[^\W\d_\u3400-\u9fff]+")
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer for `<name>.json`. It leaves out examples that are clearly too long."""
-    row = partial(make_fitting_row, spec=spec, patch_size=read_qwen_vl(spec.base, spec.revision).patch_size)
+    row = partial(make_fitting_row, spec=spec, model=read_qwen_vl(spec.base, spec.revision))
     return SubsetWriter(folder, name, row, names, JsonArray)
 
 
 def make_fitting_row(
-    example: Example, images: Sequence[str], *, spec: ExportSpec, patch_size: int
+    example: Example, images: Sequence[str], *, spec: ExportSpec, model: QwenVL, videos: Sequence[Sequence[str]] = ()
 ) -> dict[str, object]:
     """Return the example's row.
 
     Raises UnsupportedExample if the reader would misread it, or if it is clearly longer than `spec.max_tokens`.
     """
-    row = make_messages_row(example, images, spec)
-    tokens = estimate_tokens(example, spec, patch_size)
+    row = make_messages_row(example, images, spec, videos)
+    check_recordings(example, model)
+    tokens = estimate_tokens(example, spec, model.patch_size)
     if tokens > spec.max_tokens:
         detail = f"at least about {tokens} tokens, but only {spec.max_tokens} are allowed (`emit.export.max_tokens`)"
         raise UnsupportedExample(
@@ -54,32 +59,49 @@ def make_fitting_row(
     return row
 
 
+def check_recordings(example: Example, model: QwenVL) -> None:
+    """Raise UnsupportedExample if the reader would misread the example's recordings for this model."""
+    if not example.videos or not model.model_type.startswith("qwen3"):
+        return
+    questions = [message.content for message in example.messages if message.role == "user"]
+    counts = {len(video.frames) for video in example.videos}
+    if len(counts) > 1 or any(VIDEO_TOKEN in question for question in questions[1:]):
+        detail = f"recordings of {sorted(counts)} frames in {len(questions)} questions; for Qwen3-VL the reader needs "
+        raise UnsupportedExample(
+            example, LeftOutReason.VIDEOS_UNFIT, detail + "recordings of equal length in the first question"
+        )
+
+
 def estimate_tokens(example: Example, spec: ExportSpec, patch_size: int) -> int:
     """Return a lower bound on the number of Qwen-VL tokens in the example, estimated without a tokenizer.
 
     An ideograph counts as half a token (0.55 to 0.7 in ordinary text). A digit counts as one token, and so does a word
     of any length. Punctuation and the chat template don't count. Images count at the size that the bounds in `spec`
-    allow; images too thin to be resized don't count. So an example that fits is never rejected, but one that is up to
-    twice too long may be accepted (even longer ones in scripts without spaces other than Chinese).
+    allow, two frames of a recording as one image; images too thin to be resized don't count. So an example that fits
+    is never rejected, but one that is up to twice too long may be accepted (even longer ones in scripts without spaces
+    other than Chinese).
     """
     bounds = {"min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels, "patch_size": patch_size}
     images = 0
-    for image in example.images:
+    for image in (*example.images, *(frame for video in example.videos for frame in video.frames[::2])):
         with suppress(TooThin):
             images += count_image_tokens(image, **bounds)
-    text = " ".join(message.content.replace(IMAGE_TOKEN, " ") for message in example.messages)
+    text = " ".join(m.content.replace(IMAGE_TOKEN, " ").replace(VIDEO_TOKEN, " ") for m in example.messages)
     return images + len(_IDEOGRAPH.findall(text)) // 2 + len(_WORD_OR_DIGIT.findall(text))
 
 
-def write_dataset_info(folder: Path, names: Sequence[str]) -> None:
-    """Write `folder/dataset_info.json`, which describes the file and the columns of each data set in `names`."""
+def write_dataset_info(folder: Path, names: Mapping[str, bool]) -> None:
+    """Write `folder/dataset_info.json`, which describes the file and the columns of each data set.
+
+    `names` maps the name of a data set to whether any of its rows has recordings.
+    """
     info = {
         name: {
             "file_name": f"{name}.json",
             "formatting": "sharegpt",
-            "columns": {"messages": "messages", "images": "images"},
+            "columns": {column: column for column in ("messages", "images", "videos")[: 3 if videos else 2]},
             "tags": {f"{tag}_tag": tag for tag in ("role", "content", "user", "assistant", "system")},
         }
-        for name in names
+        for name, videos in names.items()
     }
     write_json(folder / "dataset_info.json", info)

@@ -6,6 +6,7 @@ script has an older and a newer reader, with these rules:
 - They read `image`, not `images`. The older one fails on an empty list, so a row without images has no such key.
 - Neither supports system turns: one drops them, the other takes them for an answer.
 - The newer one trims the texts between images.
+- It decodes recordings itself and takes frames of its own choice, so rows contain our frames as images.
 - A relative image path is looked up in the `data_path` that the data set is registered with.
 """
 
@@ -22,7 +23,7 @@ from tasks.records import Example
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer for `<name>.json`."""
-    return SubsetWriter(folder, name, partial(make_qwen_row, spec=spec), names, JsonArray)
+    return SubsetWriter(folder, name, partial(make_qwen_row, spec=spec), names, JsonArray, frames_as_images=True)
 
 
 def make_qwen_row(example: Example, images: Sequence[str], *, spec: ExportSpec) -> dict[str, object]:

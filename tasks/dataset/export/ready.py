@@ -10,6 +10,7 @@ import yaml
 from tasks.dataset.export.conversation import find_form
 from tasks.dataset.export.files import subset_name
 from tasks.dataset.export.llamafactory import write_dataset_info
+from tasks.dataset.export.recordings import Recordings, describe_recordings, make_swift_environment
 from tasks.dataset.export.trainer_files import Plain, write_configuration
 from tasks.dataset.export.trainer_names import name_for_trainer
 from tasks.dataset.settings import ExportSpec, Format
@@ -30,7 +31,9 @@ _COMMANDS = {
 """Maps a format to the commands that train and that merge adapters. Each takes a configuration file."""
 
 
-def write_ready(format: Format, scratch: Path, folder: Path, name: str, spec: ExportSpec) -> None:
+def write_ready(
+    format: Format, scratch: Path, folder: Path, name: str, spec: ExportSpec, recordings: Recordings
+) -> None:
     """Write the trainer configurations for `format` to `scratch`, which later becomes `folder/<format>`.
 
     Only LLaMA-Factory and ms-swift have configurations; for other formats nothing is written. Trained models go to
@@ -46,9 +49,9 @@ def write_ready(format: Format, scratch: Path, folder: Path, name: str, spec: Ex
     environment: dict[str, Plain] = {}
     if format is Format.LLAMAFACTORY:
         launcher = "FORCE_TORCHRUN=1 "  # without it LLaMA-Factory refuses DeepSpeed on one GPU
-        names = [name]
+        names = {name: Subset.TRAIN in recordings.subsets}
         if (scratch / f"{validation}.json").exists():
-            names.append(validation)
+            names[validation] = Subset.VALIDATION in recordings.subsets
             options = {"eval_dataset": validation, "eval_strategy": "epoch"}
         write_dataset_info(scratch, names)
     else:
@@ -57,7 +60,7 @@ def write_ready(format: Format, scratch: Path, folder: Path, name: str, spec: Ex
         adapter /= "last-checkpoint"
         if (scratch / f"{validation}.jsonl").exists():
             options = {"val_dataset": str(home / f"{validation}.jsonl")}
-        environment = {"MIN_PIXELS": spec.min_pixels, "MAX_PIXELS": spec.max_pixels}
+        environment = {**make_swift_environment(spec.min_pixels, spec.max_pixels, recordings)}
         if find_form(spec) is not BoxForm.QWEN2:
             environment["QWENVL_BBOX_FORMAT"] = "new"  # otherwise ms-swift writes boxes with the tokens of Qwen2-VL
         if spec.image_paths != "absolute":
@@ -76,6 +79,7 @@ def write_ready(format: Format, scratch: Path, folder: Path, name: str, spec: Ex
         "min_pixels": spec.min_pixels,
         "max_pixels": spec.max_pixels,
         "max_tokens": spec.max_tokens,
+        **describe_recordings(spec.min_pixels, spec.max_pixels, recordings),
         "merged": str(trained / f"{format}_lora_merged"),
         "adapter": str(adapter),
     }

@@ -11,6 +11,10 @@ swift/dataset/preprocessor):
   there are too many, they vanish. So literal tags are escaped, and there is one box per tag.
 - It takes every box for pixels of the first image unless `bbox_type` and `image_id` say otherwise, and checks no range.
   Here both are always written, and boxes are pixels of the file that the row names, which it converts for the model.
+- A list of lists in `videos` has the frames of each recording. Their paths must be absolute: it looks up only the paths
+  of images and files. It rounds the sides of frames to multiples of two tokens, before it resizes them like a model.
+- Frames per second come from the environment, and for Qwen3-VL from the row's `raw_fps`. Bounds of frames' areas come
+  from the environment too: in a row they would also change the images, and `max_pixels` alone loses short rows.
 - It deletes unreadable rows unless `strict` is set, and drops unknown columns.
 """
 
@@ -21,6 +25,7 @@ from typing import Any
 
 from tasks.dataset.export.conversation import find_form, mark_boxes
 from tasks.dataset.export.files import ImageNames, JsonLines, SubsetWriter
+from tasks.dataset.export.recordings import compute_rate
 from tasks.dataset.export.trainer_names import EMPTY_THOUGHTS
 from tasks.dataset.settings import ExportSpec
 from tasks.models.qwen_vl import read_qwen_vl
@@ -35,16 +40,21 @@ def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) ->
     Relative paths need the environment variable ROOT_IMAGE_DIR, which the training configurations set.
     """
     thinks = read_qwen_vl(spec.base, spec.revision).thinks
-    return SubsetWriter(folder, name, partial(make_swift_row, spec=spec, thinks=thinks), names, JsonLines)
+    row = partial(make_swift_row, spec=spec, thinks=thinks)
+    return SubsetWriter(folder, name, row, names, JsonLines, absolute_frames=True)
 
 
-def make_swift_row(example: Example, images: Sequence[str], *, spec: ExportSpec, thinks: bool) -> dict[str, object]:
+def make_swift_row(
+    example: Example, images: Sequence[str], *, spec: ExportSpec, thinks: bool, videos: Sequence[Sequence[str]] = ()
+) -> dict[str, object]:
     """Return the example's row.
 
     For a thinking model, the last answer begins with empty thoughts. The model's chat template writes them there, but
     ms-swift does not. Raises UnsupportedExample for an example that the reader would change or misread.
     """
     row: dict[str, Any] = {"messages": mark_boxes(example).messages(), "images": list(images)}
+    if videos:
+        row |= describe_videos(example, videos)
     if example.boxes:
         last = row["messages"][-1]
         last["content"] = name_boxes(last["content"], example.boxes, len(images), find_form(spec))
@@ -56,6 +66,13 @@ def make_swift_row(example: Example, images: Sequence[str], *, spec: ExportSpec,
     if thinks:
         open_answer_with_thoughts(row)
     return row
+
+
+def describe_videos(example: Example, videos: Sequence[Sequence[str]]) -> dict[str, object]:
+    """Return the row's columns about its recordings; `videos` are the names of their frames."""
+    rates = {compute_rate(video) for video in example.videos}
+    fps = {"chat_template_kwargs": {"raw_fps": rates.pop()}} if len(rates) == 1 else {}
+    return {"videos": [list(frames) for frames in videos], **fps}
 
 
 def open_answer_with_thoughts(row: dict[str, Any]) -> None:

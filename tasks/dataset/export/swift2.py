@@ -1,4 +1,7 @@
-"""The format of ms-swift 2: conversations with `<img>` tags. ms-swift 4 also reads it, by the rules in swift.py."""
+"""The format of ms-swift 2: conversations with `<img>` tags. ms-swift 4 also reads it, by the rules in swift.py.
+
+It has no form for the frames of a recording, so they are images.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +17,7 @@ from tasks.records import Example
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer for `<name>.jsonl`."""
-    return SubsetWriter(folder, name, partial(make_swift2_row, spec=spec), names, JsonLines)
+    return SubsetWriter(folder, name, partial(make_swift2_row, spec=spec), names, JsonLines, frames_as_images=True)
 
 
 def make_swift2_row(example: Example, images: Sequence[str], *, spec: ExportSpec) -> dict[str, object]:

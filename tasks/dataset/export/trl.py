@@ -2,7 +2,8 @@
 
 `load_dataset("parquet", data_files=…)` reads the column types from the file and decodes images when a row is read. The
 content of a turn is a list of texts and images. If it were a string, trl would move all images in front of it (trl
-1.16, data_utils.py). Train with `max_length=None`, so that no image tokens are cut. In a conversation with several
+1.16, data_utils.py). The frames of a recording are images too: trl reads no recordings, and trains on a row's text
+alone if it has some. Train with `max_length=None`, so that no image tokens are cut. In a conversation with several
 exchanges, trl trains on the last answer only.
 """
 
@@ -43,7 +44,8 @@ _GROUP_BYTES = 32 << 20
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer for `<name>.parquet`. The file contains the images, so none are copied."""
     row = partial(make_trl_row, spec=spec)
-    return SubsetWriter(folder, name, row, _SourceNames("absolute", folder, folder), ParquetGroups)
+    names = _SourceNames(spec, folder, folder)
+    return SubsetWriter(folder, name, row, names, ParquetGroups, frames_as_images=True)
 
 
 class _SourceNames(ImageNames):

@@ -15,7 +15,9 @@ from tasks.records import Example
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer for `<name>.json`."""
-    return SubsetWriter(folder, name, partial(make_vision_start_row, spec=spec), names, JsonArray)
+    return SubsetWriter(
+        folder, name, partial(make_vision_start_row, spec=spec), names, JsonArray, frames_as_images=True
+    )
 
 
 def make_vision_start_row(example: Example, images: Sequence[str], *, spec: ExportSpec) -> dict[str, object]:

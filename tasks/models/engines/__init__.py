@@ -7,6 +7,7 @@ scripted.py  an engine that answers by fixed rules, for dry runs and tests   (en
 processes.py ending process trees; starting servers and trainers that never outlive this process
 child.py     Python work in a child process, whose GPU memory is free when it ends
 gpus.py      the GPUs that may be used, and waiting until their memory is free
+batch/       an OpenAI-compatible server's batch API, at half price   (engine: server, batch)
 local/       the model runs here, with transformers   (engine: local)
 server/      any OpenAI-compatible server   (engine: server)
 vllm/        a vLLM server that is started and watched here   (engine: vllm)

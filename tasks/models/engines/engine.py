@@ -29,6 +29,10 @@ class Workplace:
     """Folder for the logs of the servers that the engine starts."""
     most_images: int = 0
     """Maximum number of images in one request of this run; 0 if not known."""
+    most_videos: int = 0
+    """Maximum number of recordings in one request of this run."""
+    ledger: Path | None = None
+    """The run's ledger. What is known about batches is kept beside it."""
     ray_address: str = ""
     """Address of the Ray cluster that vLLM joins if vLLM's own options name Ray; otherwise empty."""
 
@@ -50,7 +54,7 @@ class Usage:
 
 
 class Engine(Protocol):
-    """A model that answers requests."""
+    """A model that answers requests. One that uses a batch API raises AnswersPending for those not answered yet."""
 
     fingerprint: str
     """The engine's kind, model and versions; written into every generation."""
@@ -104,6 +108,10 @@ def open_engine(spec: EngineSpec, place: Workplace) -> Engine:
         from tasks.models.engines.scripted import ScriptedEngine
 
         return ScriptedEngine(spec)
+    if spec.batch:
+        from tasks.models.engines.batch.engine import BatchEngine
+
+        return BatchEngine(spec, place)
     if spec.engine == "server":
         from tasks.models.engines.server.engine import ServerEngine
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tasks.errors import EngineError
+from tasks.media import BoxForm
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.qwen_vl import find_served_form
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import digest_of
@@ -47,6 +49,7 @@ def make_prompter(pack: Pack, spec: EngineSpec, texts: Mapping[str, str] | None 
         min_pixels=spec.min_pixels,
         context_length=spec.context_length,
         texts=texts,
+        box_form=find_served_form(spec) if pack.boxes else BoxForm.QWEN2,
     )
 
 

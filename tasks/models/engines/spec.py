@@ -118,11 +118,25 @@ class EngineSpec(ServingSettings):
         default={},
         description="Fields to add to requests, e.g. {chat_template_kwargs: {enable_thinking: false}} (server, vllm)",
     )
+    batch: bool = Field(
+        default=False,
+        description="Send questions as files to the server's batch API, at half of `prices`; answers take up to 24 "
+        "hours, and until then a run ends with exit code 5 (server)",
+    )
 
     @property
     def is_rule(self) -> bool:
         """Return whether a fixed rule answers, so that the answers say nothing about any item's label."""
         return self.engine == "scripted" and STAND_IN not in os.environ
+
+    @property
+    def charged(self) -> Prices:
+        """Return the prices that this engine's answers cost: batch APIs charge half of `prices`."""
+        if not self.batch:
+            return self.prices
+        cached = None if self.prices.cached is None else self.prices.cached / 2
+        half = {"prompt": self.prices.prompt / 2, "cached": cached, "output": self.prices.output / 2}
+        return self.prices.model_copy(update=half)
 
     def all_adapters(self) -> tuple[str, ...]:
         """Return all adapters that a server of this spec loads, without duplicates."""
@@ -142,6 +156,8 @@ class EngineSpec(ServingSettings):
             raise ValueError("engine `server` needs `base_urls`, e.g. [http://127.0.0.1:8000/v1]")
         if self.engine != "server" and self.base_urls:
             raise ValueError(f"engine `{self.engine}` cannot use `base_urls`; remove them, or set `engine: server`")
+        if self.batch and len(self.base_urls) != 1:
+            raise ValueError("`batch` needs `engine: server` and exactly one of `base_urls`; correct them or remove it")
         return self
 
 

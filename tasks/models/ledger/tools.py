@@ -2,10 +2,12 @@
 
 import sqlite3
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import orjson
 
 from tasks.errors import LedgerError
 from tasks.models.ledger.file import LATER_TABLES, open_existing
@@ -88,6 +90,17 @@ def read_stats(path: Path, choice: Choice | None = None) -> Stats:
         newest=max((row[-1] for row in rows), default=None),
         size=_measure_size(path),
     )
+
+
+def find_kept(path: Path, keys: Sequence[str]) -> set[str]:
+    """Return those of the request keys of which the ledger has an answer; none if there is no ledger at `path`."""
+    if not path.exists():
+        return set()
+    with _open(path, "ro") as connection:
+        rows = connection.execute(
+            "SELECT key FROM answers WHERE key IN (SELECT value FROM json_each(?))", (orjson.dumps(keys).decode(),)
+        )
+        return {key for (key,) in rows}
 
 
 def find_prunable(path: Path, choice: Choice) -> Stats:

@@ -204,7 +204,8 @@ def read_facts(output: Path, seed: int = 0) -> Facts:
 
 
 def _read_emitted(output: Path, tasks_without_labels: set[str], seed: int) -> Emitted:
-    columns = ("sample_id", "messages", "images", "label", "reason", "origin", "why", "source", "task", "subset")
+    shown = ("messages", "images", "videos", "boxes", "label", "reason", "origin", "why")
+    columns = ("sample_id", *shown, "source", "task", "subset")
     judged: set[tuple[str, str]] = set()
     parts: Counter[tuple[str, str]] = Counter()
     labels: defaultdict[str, Counter[str]] = defaultdict(Counter)

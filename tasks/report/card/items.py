@@ -1,5 +1,6 @@
 """Read the texts and pictures of the items that a card shows."""
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,11 @@ import orjson
 from pydantic import TypeAdapter
 
 from tasks.dataset.decisions import LeftOutReason
-from tasks.media import ImagePart, ImageRef, Part, TextPart
-from tasks.prompts.turns import IMAGE_TOKEN
+from tasks.media import Box, ImagePart, ImageRef, Part, TextPart, VideoPart, VideoRef
+from tasks.prompts.turns import IMAGE_TOKEN, VIDEO_TOKEN
 from tasks.records import Split
 from tasks.report.card.rows import Row, read_columns
-from tasks.report.pictures import Picture, shrink_image
+from tasks.report.pictures import Picture, make_strip, shrink_image
 from tasks.storage.html import cut_text
 
 _PICTURES = 3
@@ -22,6 +23,11 @@ _PICTURES = 3
 _ITEM_CHARACTERS = 1200
 _PARTS: TypeAdapter[tuple[Part, ...]] = TypeAdapter(tuple[Part, ...])
 _IMAGES: TypeAdapter[tuple[ImageRef, ...]] = TypeAdapter(tuple[ImageRef, ...])
+_VIDEOS: TypeAdapter[tuple[VideoRef, ...]] = TypeAdapter(tuple[VideoRef, ...])
+_BOXES: TypeAdapter[tuple[Box, ...]] = TypeAdapter(tuple[Box, ...])
+_STRIPS = 2
+"""Maximum number of recordings that are shown per item."""
+_MARKS = {IMAGE_TOKEN: "picture", VIDEO_TOKEN: "recording"}
 _SPLITS = {
     "rationales": Split.LABELLED,
     "correction": Split.LABELLED,
@@ -81,9 +87,11 @@ class ShownItem:
     """The Parquet row about the item, with its label and reason."""
     pictures: tuple[Picture, ...]
     more_pictures: int
-    """Number of pictures that are not shown."""
-    text: list[str]
-    """The item's text, split where its pictures are. Empty if it has no words."""
+    """Number of pictures and recordings that are not shown."""
+    strips: tuple[tuple[Picture, ...], ...]
+    """Some frames of each recording that is shown."""
+    text: list[tuple[str, str]]
+    """The item's text in pieces, each with what follows it: a picture, a recording or nothing. Empty without words."""
     turns: list[dict[str, Any]]
     """The messages that a student is trained on, each with role and content."""
     tags: Sequence[str | None]
@@ -92,13 +100,22 @@ class ShownItem:
 def show_item(row: Row, parts: Sequence[Part], *tags: str | None) -> ShownItem:
     """Return the row's item as the page shows it. Without `parts`, the row's conversation is shown instead."""
     turns = orjson.loads(row.get("messages") or "[]")
-    text = "".join(p.text if isinstance(p, TextPart) else IMAGE_TOKEN for p in parts)
+    text = "".join(p.text if isinstance(p, TextPart) else f"<{p.type}>" for p in parts)
     images = tuple(p.image for p in parts if isinstance(p, ImagePart))
+    videos = tuple(p.video for p in parts if isinstance(p, VideoPart))
     if not parts:
         images = _IMAGES.validate_json(row.get("images") or "[]")
+        videos = _VIDEOS.validate_json(row.get("videos") or "[]")
         text = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
-    pieces = cut_text(text.strip(), _ITEM_CHARACTERS).split(IMAGE_TOKEN)
-    if not any(piece.strip() for piece in pieces) and (images or len(pieces) == 1):
+    found = re.split(f"({'|'.join(_MARKS)})", cut_text(text.strip(), _ITEM_CHARACTERS))
+    pieces = [(piece, _MARKS.get(token, "")) for piece, token in zip(found[::2], [*found[1::2], ""], strict=True)]
+    if not any(piece.strip() for piece, _ in pieces) and (images or videos or len(pieces) == 1):
         pieces = []
-    pictures = tuple(map(shrink_image, images[:_PICTURES]))
-    return ShownItem(row, pictures, len(images) - len(pictures), pieces, turns if parts else [], tags)
+    boxes = _BOXES.validate_json(row.get("boxes") or "[]")
+    pictures = tuple(
+        shrink_image(image, boxes=[box for box in boxes if box.image == place])
+        for place, image in enumerate(images[:_PICTURES])
+    )
+    strips = tuple(map(make_strip, videos[:_STRIPS]))
+    more = len(images) - len(pictures) + len(videos) - len(strips)
+    return ShownItem(row, pictures, more, strips, pieces, turns if parts else [], tags)

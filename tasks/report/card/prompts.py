@@ -41,7 +41,7 @@ def _render_prompts(prompter: Prompter, sample: Sample) -> Iterator[RenderedProm
         yield _show_request(f"Generator, why the label: {about}", prompter.rationale(sample, label, Sampling()))
         if prompter.pack.describe_first:
             yield _show_request(f"Teacher, what it shows: {about}", prompter.describe(sample, Sampling()))
-        yield _show_request(f"Teacher, which label: {about}", prompter.classify(sample, Sampling()))
+        yield _show_request(f"Teacher, which label: {about}", prompter.classify(sample, Sampling(), show_box=True))
     answer = sample.given or (sample.labels[0] if sample.labels else "…")
     *turns, last = prompter.training_turns(sample, answer, "…" if sample.labels else "")
     yield RenderedPrompt(f"Student, as trained: {about}", "\n\n".join(t.content for t in turns), last.content)

@@ -12,7 +12,7 @@ from tasks.media import TextPart
 from tasks.records import Sample
 from tasks.report.correction.charts import draw_budget, draw_reliability, draw_suspicion
 from tasks.report.correction.figures import measure
-from tasks.report.pictures import shrink_image
+from tasks.report.pictures import Picture, make_strip, shrink_image
 from tasks.storage.files import write_bytes
 from tasks.storage.fonts import LATIN, embed_fonts
 from tasks.storage.html import html_environment
@@ -79,7 +79,7 @@ def render_page(figures: Mapping[str, Any], shown: Mapping[str, Sample] = {}) ->
     items_of_pair = {(pair["given"], pair["proposed"]): pair["items"] for pair in figures["pairs"]}
     unlabelled = [None] if any(proposed is None for _, proposed in items_of_pair) else []
     page = html_environment(_TEMPLATES, _TEMPLATES.parent).get_template("page.html")
-    contents = {i: (shrink_image(s.images[0]) if s.images else None, _join_texts(s)) for i, s in shown.items()}
+    contents = {identity: (_show_first(sample), _join_texts(sample)) for identity, sample in shown.items()}
     values: dict[str, Any] = dict(
         figures,
         contents=contents,
@@ -93,6 +93,13 @@ def render_page(figures: Mapping[str, Any], shown: Mapping[str, Sample] = {}) ->
     text = page.render(values, fonts=())
     foreign = "".join(sorted(c for c in set(text) if ord(c) > LATIN))
     return page.render(values, fonts=embed_fonts(foreign)) if foreign else text
+
+
+def _show_first(sample: Sample) -> tuple[Picture, ...]:
+    """Return the item's first image, or frames of its first recording if it has no image."""
+    if sample.images:
+        return (shrink_image(sample.images[0]),)
+    return make_strip(sample.videos[0]) if sample.videos else ()
 
 
 def _join_texts(sample: Sample) -> str:

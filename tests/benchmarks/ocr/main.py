@@ -58,16 +58,16 @@ def read_with_both(screens: Sequence[HardScreen]) -> dict[str, list[Result]]:
     old, new = OldReader(), TextReader(OcrSettings())
     warm_up = Image.new("RGB", (320, 320), "white")
     old.read_text(warm_up)
-    new.read_text(warm_up)
+    new.read_page(warm_up)
     results: dict[str, list[Result]] = defaultdict(list)
     for screen in screens:
         with Image.open(screen.path) as file:
             picture = file.convert("RGB")
         seconds: list[float] = []
         found: list[Pairs] = []
-        for reader in (old, new):
+        for read in (old.read_text, lambda picture: new.read_page(picture)[0]):
             began = time.process_time()
-            text = reader.read_text(picture)
+            text = read(picture)
             seconds.append(time.process_time() - began)
             found.append(count_pairs(text.splitlines()))
         drawn = count_pairs(screen.texts) if screen.kind != "own" else None

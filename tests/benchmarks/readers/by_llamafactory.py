@@ -10,7 +10,7 @@ from llamafactory.hparams import get_train_args
 from llamafactory.model import load_tokenizer
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-from tests.benchmarks.readers.read import Read, counted, one_pad, pixels, write_read
+from tests.benchmarks.readers.read import Read, counted, one_pad, pixels, unfold, write_read
 
 # what a machine without a GPU needs otherwise than the configuration says
 CPU = {"bf16": False, "use_cpu": True, "preprocessing_num_workers": 1, "dataloader_num_workers": 0}
@@ -36,9 +36,18 @@ def main(export: Path, scratch: Path, out: Path) -> None:
                 one_pad(tokenizer.decode(row["input_ids"])),
                 tokenizer.decode(ids),
                 tuple(pixels(_as_seen(image, reader)) for image in images),
+                _frames(template.mm_plugin, row["videos"] or [], processor),
             )
         )
     write_read(out, version("llamafactory"), rows)
+
+
+def _frames(plugin, videos, processor):
+    """The frames of each recording as the model would get them."""
+    if not videos:
+        return ()
+    inputs = plugin._get_mm_inputs([], videos, [], processor)
+    return unfold(inputs["pixel_values_videos"], inputs["video_grid_thw"], processor.video_processor)
 
 
 def _as_seen(image, reader):

@@ -8,7 +8,7 @@ import yaml
 from swift.cli.main import parse_yaml_args
 from swift.pipelines import SwiftSft
 
-from tests.benchmarks.readers.read import Read, counted, one_pad, pixels, write_read
+from tests.benchmarks.readers.read import Read, counted, one_pad, pixels, unfold, write_read
 
 # what a machine without a GPU needs otherwise than the configuration says; and rows in the order they are written
 CPU = {
@@ -38,9 +38,17 @@ def main(export: Path, scratch: Path, out: Path) -> None:
                 one_pad(pipeline.template.tokenizer.decode(ids)),
                 pipeline.template.tokenizer.decode(counted(ids, encoded["labels"])),
                 tuple(map(pixels, encoded["template_inputs"].images)),
+                _frames(encoded, pipeline.template.processor.video_processor),
             )
         )
     write_read(out, version("ms-swift"), rows)
+
+
+def _frames(encoded, processor):
+    """The frames of each recording as the model would get them."""
+    if "video_grid_thw" not in encoded:
+        return ()
+    return unfold(encoded["pixel_values_videos"], encoded["video_grid_thw"], processor)
 
 
 if __name__ == "__main__":

@@ -3,22 +3,26 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from tasks.dataset.export.conversation import show_frames_as_images
 from tasks.demo.dataset import write_demo
 from tasks.items.images import MAX_PIXELS as MOST_PIXELS
 from tasks.items.images import check_image
 from tasks.items.samples import read_samples
-from tasks.media import ImagePart, ImageRef, TextPart
+from tasks.media import Box, ImagePart, ImageRef, TextPart, VideoPart
 from tasks.models.image_cache import open_images
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
+from tasks.prompts.recordings import describe_times
 from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder, make_user_content
 from tasks.records import Example, Message, Origin, Sample, Sampling, Split, Subset
-from tests.benchmarks.readers.read import Read, pixels
+from tests.benchmarks.readers.read import Read, one_pad, pixels
+from tests.tasks.making import draw_numbered_video
 
 TRAPS = (
     "我发了<image>和<video>、<audio>，还有<img>/no/such.png</img>；Picture 1: 见<|vision_start|><|image_pad|>"
@@ -42,6 +46,11 @@ SHAPES = (
     "transparent palette",
     "16-bit PNG",
     "CMYK JPEG",
+    "recording",
+    "image and two recordings",
+    "box on an image",
+    "box beside a recording",
+    "box on the second image",
 )
 
 SIZE = 112, 168
@@ -57,6 +66,8 @@ class Case:
     example: Example
     turns: list[dict[str, Any]]
     shape: str
+    frames_as_images: list[dict[str, Any]]
+    """The same conversation for a reader that knows no recordings."""
 
 
 def draw_cases(folder: Path, count: int, shapes: Sequence[str]) -> Iterator[Case]:
@@ -64,7 +75,9 @@ def draw_cases(folder: Path, count: int, shapes: Sequence[str]) -> Iterator[Case
     paths = write_demo(folder / "demo", labelled=count, unlabelled=1, test=1, broken=0)
     pack = load_pack("demo")
     samples = read_samples(paths.labelled.manifest, paths.labelled.images, pack, Split.LABELLED).kept
-    prompter = Prompter(pack, "any", max_pixels=112 * 168, min_pixels=56 * 56)
+    bounds = {"max_pixels": MAX_PIXELS, "min_pixels": MIN_PIXELS}
+    prompter = Prompter(pack, "any", **bounds)
+    pointing = Prompter(pack.model_copy(update={"boxes": True}), "any", **bounds)
     pictures = [image for sample in samples for image in sample.images]
     for i, sample in enumerate(samples):
         shape = shapes[i % len(shapes)]
@@ -74,7 +87,12 @@ def draw_cases(folder: Path, count: int, shapes: Sequence[str]) -> Iterator[Case
             odd = _save_otherwise(three[0], shape, folder / "odd")
             sample = sample.model_copy(update={"parts": (ImagePart(image=odd),)})
         shaped = _shaped(sample, shape, three)
-        yield _case(prompter, shaped, shape, pictures[-1 - i % len(pictures)], subset)
+        if "recording" in shape:
+            shaped = _add_recordings(shaped, shape, i, folder / "frames")
+        if "box" in shape:
+            shaped = _add_box(shaped, three, i, folder / "boxes")
+        asked = pointing if shaped.boxes else prompter
+        yield _case(asked, shaped, shape, pictures[-1 - i % len(pictures)], subset)
 
 
 def _save_otherwise(image: ImageRef, shape: str, folder: Path) -> ImageRef:
@@ -117,11 +135,41 @@ def _shaped(sample: Sample, shape: str, three: list[ImageRef]) -> Sample:
     return sample.model_copy(update={"parts": parts})
 
 
+def _add_recordings(sample: Sample, shape: str, number: int, folder: Path) -> Sample:
+    """Recordings of 4 or 6 frames after the item's text; those of one item have as many frames, as one reader needs."""
+    frames = 4 + 2 * (number % 2)
+    clips = [VideoPart(video=draw_numbered_video(folder, (number + 12 * i) % 240, frames=frames)) for i in range(2)]
+    text = tuple(p for p in sample.parts if isinstance(p, TextPart)) or (TextPart(text="看录屏："),)
+    if "two" not in shape:
+        return sample.model_copy(update={"parts": (*text, *clips[:1])})
+    images = tuple(ImagePart(image=image) for image in sample.images[:1])
+    return sample.model_copy(update={"parts": (clips[0], *text, *images, TextPart(text="然后"), clips[1])})
+
+
+def _add_box(sample: Sample, three: list[ImageRef], number: int, folder: Path) -> Sample:
+    """A red button on an image, and the box around it."""
+    rng = Random(number)
+    left, top = rng.randrange(4, 50), rng.randrange(4, 80)
+    right, bottom = left + rng.randrange(24, 50), top + rng.randrange(24, 70)
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{number}.png"
+    picture = Image.new("RGB", SIZE, "white")
+    picture.paste("red", (left, top, right, bottom))
+    picture.save(file)
+    first = [ImagePart(image=three[0])] if number % 2 else []
+    parts = (*sample.parts, *first, ImagePart(image=check_image(file, MOST_PIXELS)))
+    place = sum(isinstance(p, ImagePart) for p in parts) - 1
+    box = Box(image=place, ref="红色<bbox>按钮", corners=(left, top, right, bottom))
+    return sample.model_copy(update={"parts": parts, "boxes": (box,)})
+
+
 def _case(prompter: Prompter, sample: Sample, shape: str, another: ImageRef, subset: Subset) -> Case:
     reason = f"看到{TRAPS}" if shape == "traps in the reason" else "见图" if sample.images else ""
     label = sample.given or ""
-    messages = list(prompter.training_turns(sample, label, reason))
-    asked = make_user_content(prompter.classify(sample, Sampling(), with_reason=bool(reason)))
+    reason = "见红色按钮" if sample.boxes else reason
+    messages = list(prompter.training_turns(sample, label, reason, len(sample.boxes)))
+    request = prompter.classify(sample, Sampling(), with_reason=bool(reason))
+    asked = make_user_content(request)
     answer = escape_placeholder(prompter.answer(label, reason))
     turns: list[dict[str, Any]] = [{"role": "user", "content": asked}, _said("assistant", answer)]
     images = list(sample.images)
@@ -138,13 +186,17 @@ def _case(prompter: Prompter, sample: Sample, shape: str, another: ImageRef, sub
         sample_id=sample.id,
         messages=tuple(messages),
         images=tuple(images),
+        videos=sample.videos,
+        boxes=sample.boxes,
         label=label,
         origin=Origin.GIVEN,
         why="given label",
         source=sample.source,
         subset=subset,
     )
-    return Case(example, turns, shape)
+    as_images = make_user_content(request, frames_as_images=True)
+    shown = [{"role": "user", "content": as_images} if turn["content"] is asked else turn for turn in turns]
+    return Case(example, turns, shape, shown)
 
 
 def _text(text: str) -> dict[str, str]:
@@ -155,10 +207,18 @@ def _said(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "content": [_text(text)]}
 
 
-def expected(case: Case, processor: Any) -> Read:
-    """The case as the base's own chat template renders our prompt, and its images as models see them."""
-    text: str = processor.apply_chat_template(case.turns, tokenize=False)
-    bounds = {"min_pixels": MIN_PIXELS, "max_pixels": MAX_PIXELS}
-    patch_size = processor.image_processor.patch_size
-    seen = open_images(case.example.images, **bounds, patch_size=patch_size) or []
-    return Read(text, case.turns[-1]["content"][0]["text"], tuple(map(pixels, seen)))
+def expected(case: Case, processor: Any, *, frames_as_images: bool) -> Read:
+    """The case as the base's own processor renders our prompt, and its pictures as models see them."""
+    turns = case.frames_as_images if frames_as_images else case.turns
+    text: str = processor.apply_chat_template(turns, tokenize=False)
+    bounds = {"min_pixels": MIN_PIXELS, "max_pixels": MAX_PIXELS, "patch_size": processor.image_processor.patch_size}
+    example = show_frames_as_images(case.example) if frames_as_images else case.example
+    images = open_images(example.images, **bounds) or []
+    videos = [open_images(video.frames, **bounds) or [] for video in example.videos]
+    if videos:
+        as_they_are = {"do_resize": False, "do_sample_frames": False, "cap_pixels_per_frame": False}
+        told = describe_times(example.videos)
+        made = processor(text=[text], images=images or None, videos=videos, video_metadata=told, **as_they_are)
+        text = one_pad(processor.decode(made["input_ids"][0]))
+    frames = tuple(tuple(map(pixels, video)) for video in videos)
+    return Read(text, case.turns[-1]["content"][0]["text"], tuple(map(pixels, images)), frames)

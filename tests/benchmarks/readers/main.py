@@ -1,6 +1,8 @@
 """200 demo items written by every export, for a base of every generation, and read back through its reader."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,16 +14,22 @@ from transformers import AutoProcessor
 
 from tasks.dataset.export.exports import write_exports
 from tasks.dataset.settings import ExportSpec, Format, ImagePaths
+from tasks.media import Box, ImageRef
+from tasks.models.qwen_vl import read_qwen_vl
+from tasks.prompts.box_forms import BoxForm, find_box_form, find_boxes, remove_boxes
+from tasks.prompts.boxes import check_box, compute_overlap
 from tasks.records import Subset
 from tests.benchmarks.clients.peers import QUIET, python_of
 from tests.benchmarks.readers.items import MAX_PIXELS, MIN_PIXELS, SHAPES, Case, draw_cases, expected
-from tests.benchmarks.readers.read import Read, load_read, look_alike
+from tests.benchmarks.readers.read import Read, load_read, look_alike, unpack
 from tests.checkpoints import GENERATIONS, make_small_tokenizer, write_random_checkpoint
 from tests.stub_server import ROOT
 
 COUNT = 200
 NAME = "demo"
-_END = "<|im_end|>"
+_BEGIN, _END = "<|im_start|>assistant\n", "<|im_end|>"
+LEAST_OVERLAP = 0.9
+"""Shared by covered area of a box and the drawn button, from which on it counts as on it."""
 
 
 SHAPES_OF = {
@@ -43,11 +51,30 @@ class Reader:
     last_answer_only: bool = False
     every_generation: bool = False
     """Whether the reader has a template of its own for each generation."""
+    frames_as_images: bool = True
+    """Whether it gets recordings' frames as images."""
+    boxes_in_pixels: bool = False
+    """Whether it writes boxes in pixels for Qwen2.5-VL; the other exports have thousandths for every generation."""
 
 
 READERS = (
-    Reader("LLaMA-Factory", Format.LLAMAFACTORY, "by_llamafactory", peer="llamafactory", every_generation=True),
-    Reader("ms-swift", Format.SWIFT, "by_swift", peer="swift", every_generation=True),
+    Reader(
+        "LLaMA-Factory",
+        Format.LLAMAFACTORY,
+        "by_llamafactory",
+        peer="llamafactory",
+        every_generation=True,
+        frames_as_images=False,
+    ),
+    Reader(
+        "ms-swift",
+        Format.SWIFT,
+        "by_swift",
+        peer="swift",
+        every_generation=True,
+        frames_as_images=False,
+        boxes_in_pixels=True,
+    ),
     Reader("ms-swift, lines for version 2", Format.SWIFT2, "by_swift", peer="swift"),
     Reader("trl", Format.TRL, "by_trl", last_answer_only=True),
     Reader("datasets, transformers", Format.TRL, "by_datasets"),
@@ -66,6 +93,10 @@ class Result:
     """Rows with the same final text."""
     trained: int | None
     """Rows of which the answers, and nothing else, are trained on; None where the reader does not decide that."""
+    frames: tuple[int, int]
+    """Rows with recordings that have the same frames in the same places, and of these those with the same size."""
+    boxes: int
+    """Rows with a box that lies on the drawn button in the picture that the reader shows."""
 
 
 class Set:
@@ -89,7 +120,13 @@ class Set:
         spec = ExportSpec(formats=tuple(Format), base=str(self.base), image_paths=image_paths, **bounds)
         self.written = write_exports(self.exports, NAME, (case.example for case in cases), spec)
         processor = AutoProcessor.from_pretrained(self.base)
-        self.expected = [expected(case, processor) for case in self.cases]
+        self.expected = {
+            as_images: [expected(case, processor, frames_as_images=as_images) for case in self.cases]
+            for as_images in (False, True)
+        }
+        self.form = find_box_form(read_qwen_vl(str(self.base)).model_type)
+        self.recordings = sum(bool(case.example.videos) for case in self.cases)
+        self.boxes = sum(bool(case.example.boxes) for case in self.cases)
 
 
 def read_back(drawn: Set, reader: Reader, folder: Path) -> Result:
@@ -109,7 +146,7 @@ def read_back(drawn: Set, reader: Reader, folder: Path) -> Result:
     if ended.returncode != 0:
         raise RuntimeError(f"{reader.title} failed:\n{ended.stdout[-3000:]}\n{ended.stderr[-5000:]}")
     version, rows = load_read(out)
-    return _compared(version, rows, drawn, last_answer_only=reader.last_answer_only)
+    return _compared(version, rows, drawn, reader)
 
 
 def _as_swift4(exports: Path, scratch: Path) -> Path:
@@ -126,24 +163,83 @@ def _environment(home: Path) -> dict[str, str]:
     return {**os.environ, **QUIET, **folders, "DISABLE_VERSION_CHECK": "1", "USE_HF": "1"}
 
 
-def _compared(version: str, rows: Sequence[Read], drawn: Set, *, last_answer_only: bool) -> Result:
+def _compared(version: str, rows: Sequence[Read], drawn: Set, reader: Reader) -> Result:
     """Row by row against what our own prompt says; a lost row makes all after it differ."""
-    pairs = list(zip(rows, drawn.expected, drawn.cases, strict=False))
+    pairs = list(zip(rows, drawn.expected[reader.frames_as_images], drawn.cases, strict=False))
     images = sum(
         look_alike(read.images, wanted.images) and _places(read) == _places(wanted) for read, wanted, _ in pairs
     )
-    texts = sum(read.text == wanted.text for read, wanted, _ in pairs)
+    texts = sum(_same_text(read.text, wanted.text, case) for read, wanted, case in pairs)
     judged = [pair for pair in pairs if pair[0].trained is not None]
     trained = sum(
-        (read.trained or "").replace(f"{_END}\n", "").replace(_END, "") == _answers(case, last_answer_only)
+        _same_text(_unended(read.trained or ""), _answers(case, reader.last_answer_only), case)
         for read, _, case in judged
     )
-    return Result(version, len(rows), images, texts, trained if judged else None)
+    return Result(
+        version,
+        len(rows),
+        images,
+        texts,
+        trained if judged else None,
+        _count_recordings(pairs, reader),
+        sum(_is_on_button(read, drawn.form, reader) for read, _, case in pairs if case.example.boxes),
+    )
+
+
+def _count_recordings(pairs: Sequence[tuple[Read, Read, Case]], reader: Reader) -> tuple[int, int]:
+    """Rows whose frames are right, at any size and at that of our own models."""
+    having = [
+        (read, wanted) for read, wanted, case in pairs if case.example.videos and _places(read) == _places(wanted)
+    ]
+    if reader.frames_as_images:  # they are among the images
+        return (sum(look_alike(read.images, wanted.images) for read, wanted in having),) * 2
+    right = [
+        (
+            _all_alike(read.videos, wanted.videos, at_any_size=True),
+            _all_alike(read.videos, wanted.videos, at_any_size=False),
+        )
+        for read, wanted in having
+    ]
+    return sum(any_size for any_size, _ in right), sum(same for _, same in right)
+
+
+def _all_alike(read: Sequence[Sequence[str]], wanted: Sequence[Sequence[str]], *, at_any_size: bool) -> bool:
+    return len(read) == len(wanted) and all(
+        look_alike(a, b, at_any_size=at_any_size) for a, b in zip(read, wanted, strict=True)
+    )
+
+
+def _is_on_button(read: Read, form: BoxForm, reader: Reader) -> bool:
+    """Whether the row's box overlaps by .9 with what is red in the last picture, of the size that the reader shows."""
+    picture = unpack(read.images[-1])
+    red = picture.split()[1].point(lambda green: 255 * (green < 128)).getbbox()
+    answer = json.loads(_unended(read.text.rpartition(_BEGIN)[2]))
+    in_pixels = form.in_pixels and reader.boxes_in_pixels
+    grids = [unpack(image).size for image in read.images] if in_pixels else None
+    _, boxes = find_boxes(answer["理由"], form, grids)
+    shown = [ImageRef(path="/", sha256="", width=i.width, height=i.height) for i in map(unpack, read.images)]
+    drawn = Box(image=len(shown) - 1, corners=red)
+    return [compute_overlap(check_box(box, shown), drawn) >= LEAST_OVERLAP for box in boxes] == [True]
+
+
+def _same_text(read: str, wanted: str, case: Case) -> bool:
+    """Whether two texts are equal, but for the boxes in the last answer, which each reader writes in its own way."""
+    if not case.example.boxes:
+        return read == wanted
+    (before, answer), (head, written) = [
+        (t.rpartition(_BEGIN)[0], json.loads(_unended(t.rpartition(_BEGIN)[2]))) for t in (read, wanted)
+    ]
+    reasons = [remove_boxes(one.pop("理由")).replace("<bbox>", "") for one in (answer, written)]
+    return (before, answer, reasons[0]) == (head, written, reasons[1])
 
 
 def _places(read: Read) -> list[str]:
-    """The text before each image."""
-    return read.text.split("<|image_pad|>")[:-1]
+    """The text before each image and each pair of frames."""
+    return re.split(r"<\|(?:image|video)_pad\|>", read.text)[:-1]
+
+
+def _unended(text: str) -> str:
+    return text.replace(f"{_END}\n", "").replace(_END, "")
 
 
 def _answers(case: Case, last_only: bool) -> str:
@@ -155,7 +251,10 @@ def main() -> int:
     """Print the table; 0 if every reader read every row as it is meant."""
     good = True
     with tempfile.TemporaryDirectory() as scratch:
-        columns = ("base", "reader", "version", "rows", "images in place", "text equal", "answers trained")
+        columns = (
+            "base", "reader", "version", "rows", "images in place", "text equal", "answers trained",
+            "frames in place", "of these at our size", "boxes on the button",
+        )  # fmt: skip
         print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
         for generation, shapes in SHAPES_OF.items():
             home = Path(scratch) / generation
@@ -163,10 +262,13 @@ def main() -> int:
             for reader in READERS if generation == "qwen2_vl" else [r for r in READERS if r.every_generation]:
                 result = read_back(drawn, reader, home / reader.format)
                 trained = "–" if result.trained is None else result.trained
+                frames, at_our_size = result.frames
                 counts = f"{result.rows} of {COUNT} | {result.images} | {result.texts} | {trained}"
+                counts += f" | {frames} of {drawn.recordings} | {at_our_size} | {result.boxes} of {drawn.boxes}"
                 print(f"| {generation} | {reader.title} | {result.version} | {counts} |", flush=True)
                 right = {result.rows, result.images, result.texts, COUNT if result.trained is None else result.trained}
-                good = good and right == {COUNT}
+                media = (frames, result.boxes) == (drawn.recordings, drawn.boxes)
+                good = good and right == {COUNT} and media
     return 0 if good else 1
 
 

@@ -1,4 +1,4 @@
-"""What every reader says of a row: its final text, the part it trains on, and its images. Needs nothing but Pillow."""
+"""What every reader says of a row: its final text, the part it trains on, images and frames. Needs Pillow and numpy."""
 
 import base64
 import json
@@ -7,11 +7,15 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image, ImageChops, ImageStat
 
 MOST_DIFFERENT = 3.0
 """Maximum mean absolute difference (of 255) of two pictures that count as the same: JPEGs may be saved again."""
+MOST_DIFFERENT_RESIZED = 12.0
+"""The same where a reader shows another size: other frames of a recording differ by 40 and more."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,13 @@ class Read:
     """A row as the model would see it."""
 
     text: str
-    """After the chat template, each image one `<|image_pad|>` in its place."""
+    """After the chat template, each image one `<|image_pad|>` in its place, each pair of frames one `<|video_pad|>`."""
     trained: str | None
     """The tokens that count towards the loss, as text; None where the reader leaves that to others."""
     images: tuple[str, ...]
     """The pixels, in order."""
+    videos: tuple[tuple[str, ...], ...] = ()
+    """The pixels of the frames of each recording."""
 
 
 def pixels(image: Image.Image) -> str:
@@ -38,24 +44,42 @@ def unpack(text: str) -> Image.Image:
     return Image.frombytes("RGB", (int(width), int(height)), zlib.decompress(base64.b64decode(packed)))
 
 
-def look_alike(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether two rows show the same pictures in the same order."""
-    return len(one) == len(other) and all(map(_is_alike, one, other))
+def unfold(patches: Any, grids: Any, processor: Any) -> tuple[tuple[str, ...], ...]:
+    """The pixels of each recording's frames, from the patches that the model would get."""
+    patches, grids, side, merge = np.asarray(patches), np.asarray(grids), processor.patch_size, processor.merge_size
+    mean, std = (np.reshape(values, (3, 1, 1)) for values in (processor.image_mean, processor.image_std))
+    found: list[tuple[str, ...]] = []
+    start = 0
+    for pairs, rows, columns in grids.tolist():
+        shape = (pairs, rows // merge, columns // merge, merge, merge, 3, 2, side, side)
+        piece = patches[start : start + pairs * rows * columns].reshape(shape)
+        frames = piece.transpose(0, 6, 5, 1, 3, 7, 2, 4, 8).reshape(2 * pairs, 3, rows * side, columns * side)
+        values = ((frames * std + mean) * 255).round().clip(0, 255).astype(np.uint8)
+        found.append(tuple(pixels(Image.fromarray(frame)) for frame in values.transpose(0, 2, 3, 1)))
+        start += pairs * rows * columns
+    return tuple(found)
 
 
-def _is_alike(one: str, other: str) -> bool:
+def look_alike(one: Sequence[str], other: Sequence[str], *, at_any_size: bool = False) -> bool:
+    """Whether two rows show the same pictures in the same order. At another size, edges are a little different."""
+    return len(one) == len(other) and all(_is_alike(a, b, at_any_size) for a, b in zip(one, other, strict=True))
+
+
+def _is_alike(one: str, other: str, at_any_size: bool) -> bool:
     if one == other:
         return True
     a, b = unpack(one), unpack(other)
+    most = MOST_DIFFERENT
     if a.size != b.size:
-        return False
+        b = b.resize(a.size, Image.Resampling.BICUBIC)
+        most = MOST_DIFFERENT_RESIZED if at_any_size else -1
     means = ImageStat.Stat(ImageChops.difference(a, b)).mean
-    return sum(means) / len(means) <= MOST_DIFFERENT
+    return sum(means) / len(means) <= most
 
 
 def one_pad(text: str) -> str:
-    """`text` with each image's run of pads as one."""
-    return re.sub(r"(<\|image_pad\|>)+", r"\1", text)
+    """`text` with each run of pads of an image or of frames as one."""
+    return re.sub(r"(<\|(?:image|video)_pad\|>)\1*", r"\1", text)
 
 
 def counted(ids: Sequence[int], labels: Sequence[int]) -> list[int]:
@@ -72,4 +96,6 @@ def write_read(file: Path, version: str, rows: Iterable[Read]) -> None:
 def load_read(file: Path) -> tuple[str, list[Read]]:
     """What `write_read` wrote."""
     version, *rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-    return version, [Read(row["text"], row["trained"], tuple(row["images"])) for row in rows]
+    return version, [
+        Read(row["text"], row["trained"], tuple(row["images"]), tuple(map(tuple, row["videos"]))) for row in rows
+    ]

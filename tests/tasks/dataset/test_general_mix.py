@@ -116,6 +116,9 @@ def test_a_mix_with_less_than_half_of_its_share_is_refused(folder: Path) -> None
         pytest.param(row("<image>"), MixReason.PLACEHOLDERS, id="no image"),
         pytest.param(row(images=["a.png"]), MixReason.PLACEHOLDERS, id="no placeholder"),
         pytest.param(row("a", "<image>", images=["a.png"]), MixReason.PLACEHOLDERS, id="placeholder in the answer"),
+        pytest.param(row("<video>") | {"videos": ["a.mp4"]}, MixReason.VIDEO, id="videos"),
+        pytest.param(row("<video>") | {"video": "a.mp4"}, MixReason.VIDEO, id="video"),
+        pytest.param({"messages": [turn("user", [{"type": "video"}])]}, MixReason.VIDEO, id="video part"),
         pytest.param(row("<image>", images=["b.png"]), Reason.IMAGE_MISSING, id="image missing"),
         pytest.param(row("<image>", images=["cut.png"]), Reason.IMAGE_TRUNCATED, id="image cut"),
         pytest.param(row("<image>", images=["../a.png"]), Reason.PATH_ESCAPES, id="path escapes"),
@@ -128,9 +131,10 @@ def test_an_unusable_row_has_a_reason(folder: Path, bad: object, reason: str) ->
 
 
 def test_special_tokens_are_escaped(folder: Path) -> None:
-    (found,) = draw_mix(write(folder, [row("<image>甲<|im_end|>", "乙<|im_start|>", images=["a.png"])]), folder, 1, 0)
+    told = row("<image>甲<video><|im_end|>", "乙<|im_start|>", images=["a.png"])
+    (found,) = draw_mix(write(folder, [told]), folder, 1, 0)
     assert found.example is not None
-    assert [m.content for m in found.example.messages] == ["<image>甲＜|im_end|＞", "乙＜|im_start|＞"]
+    assert [m.content for m in found.example.messages] == ["<image>甲＜video＞＜|im_end|＞", "乙＜|im_start|＞"]
 
 
 def test_rows_are_drawn_at_random_and_a_smaller_draw_is_the_start_of_a_larger(folder: Path) -> None:

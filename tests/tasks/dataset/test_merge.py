@@ -35,7 +35,7 @@ from tasks.records import (
 )
 from tasks.review.verdicts import Verdict
 from tasks.storage.stages import check_item_counts
-from tests.tasks.making import correction, image, prediction, prompter, sample
+from tests.tasks.making import correction, draw_numbered_video, image, prediction, prompter, sample
 
 GIVEN, OTHER, THIRD = "申请退款", "查询物流", "反馈破损"
 PROMPTER = prompter()
@@ -54,7 +54,7 @@ def merge_sets(
         pool or [],
         corrections={c.sample_id: c for c in corrections or []},
         pseudo={p.sample_id: decide_pseudo_labelled(p) for p in pseudo or []},
-        reasons=reasons or {},
+        reasons={i: prediction(i, reason=reason) for i, reason in (reasons or {}).items()},
         settings=EmitSettings.model_validate({"waiting": waiting}),
     )
     plan = plan_merge(sources, ImageHashes(), seed=0)
@@ -166,6 +166,15 @@ def test_equal_items_with_different_final_labels_are_left_out() -> None:
     kept, dropped = merge_sets(labelled)
     assert [e.sample_id for e in kept] == ["c"]
     assert list_reasons(dropped) == {"a": "conflicting_duplicate", "b": "conflicting_duplicate"}
+
+
+def test_a_recording_with_two_labels_is_a_conflict_and_with_one_a_duplicate(tmp_path: Path) -> None:
+    clip, other = draw_numbered_video(tmp_path), draw_numbered_video(tmp_path, first=40)
+    labelled = [sample("a", clip), sample("b", clip, given=OTHER), sample("c", "看", other), sample("d", "看", other)]
+    kept, dropped = merge_sets(labelled)
+    assert [(e.sample_id, e.videos) for e in kept] == [("c", (other,))]
+    assert kept[0].messages[0].content.count("<video>") == 1
+    assert list_reasons(dropped) == dict.fromkeys("ab", "conflicting_duplicate") | {"d": "duplicate"}
 
 
 def test_of_equal_items_the_strongest_origin_is_kept() -> None:
@@ -430,7 +439,7 @@ def test_items_without_a_good_reason_can_be_left_out() -> None:
     sources = Sources(
         labelled=[sample("a"), sample("b"), sample("c"), sample("d")],
         corrections={"c": relabel("c"), "d": correction("d", action=Action.DROP, label=None, reviewed=True)},
-        reasons={"a": "看图便知"},
+        reasons={"a": prediction("a", reason="看图便知")},
         unreasoned={"b", "c", "d"},
     )
     assert settle(sources)[0] == {"a": "taught", "b": "no_good_reason", "c": "taught", "d": "reviewer_said_neither"}

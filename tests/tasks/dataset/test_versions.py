@@ -20,7 +20,7 @@ from tasks.errors import ManifestError
 from tasks.records import Example, Message, Origin, Subset
 from tasks.storage.rows import write_rows
 from tests.tasks.dataset.making import digest_set, record_version
-from tests.tasks.making import image
+from tests.tasks.making import draw_numbered_video, image
 
 
 def example(id: str, label: str = "申请退款", reason: str = "", shown: str = "", **fields: Any) -> Example:
@@ -48,6 +48,16 @@ def compare(folder: Path, before: Iterable[Example], after: Iterable[Example]) -
         sides.append(str(folder / f"{name}.parquet"))
         write_rows(Path(sides[-1]), list(examples))
     return list(compare_snapshots(*map(open_snapshot, sides)))
+
+
+def test_other_frames_of_a_recording_are_a_change(tmp_path: Path) -> None:
+    clip = draw_numbered_video(tmp_path)
+    fewer = clip.model_copy(update={"frames": clip.frames[:2], "times": clip.times[:2]})
+    slower = clip.model_copy(update={"times": tuple(2 * time for time in clip.times)})
+    for after in (fewer, slower):
+        (change,) = compare(tmp_path, [example("1", videos=(clip,))], [example("1", videos=(after,))])
+        assert change.kinds == (ChangeKind.REWORDED,)
+    assert not compare(tmp_path, [example("1", videos=(clip,))], [example("1", videos=(clip,))])
 
 
 # --- the digest ----------------------------------------------------------------------------------------------

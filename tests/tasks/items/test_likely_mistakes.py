@@ -44,7 +44,7 @@ def read(images: Path, *items: Any, pack: Pack = DEMO) -> Intake:
 
 def read_content(images: Path, name: str, content: bytes, pack: Pack = DEMO) -> Intake:
     (images.parent / name).write_bytes(content)
-    return read_samples(images.parent / name, images, pack, Split.LABELLED, unpacked=images.parent / "unpacked")
+    return read_samples(images.parent / name, images, pack, Split.LABELLED, cache=images.parent / "cache")
 
 
 def find_detail(intake: Intake) -> str:
@@ -92,7 +92,7 @@ def test_in_an_empty_folder_the_folder_is_wrong(tmp_path: Path) -> None:
         ("//cdn.shop.example/a.png?w=200", "the URL //cdn.shop.example"),
         ("file:///data/a.png", "the URL file:///data/a.png"),
         ("data:image/png;base64," + "A" * 2_000_000, "a data URI of 2,000,022 characters"),
-        (base64.b64encode(b"\x89PNG" + bytes(1_000_000)).decode(), "an image in base64"),
+        (base64.b64encode(b"\x89PNG" + bytes(1_000_000)).decode(), "written in base64"),
     ],
 )
 def test_an_address_or_the_image_itself_is_no_file_name(images: Path, image: str, kind: str) -> None:
@@ -292,7 +292,7 @@ def test_images_inside_a_parquet_file_are_unpacked_by_digest(images: Path) -> No
     for name, chosen in (("one.parquet", rows[:3]), ("lists.parquet", rows[3:])):
         intake = read_content(images, name, pd.DataFrame(chosen).to_parquet(None))
         assert [s.id for s in intake.kept] == [row["id"] for row in chosen]
-    assert len(list((images.parent / "unpacked").iterdir())) == 2
+    assert len(list((images.parent / "cache" / "unpacked").iterdir())) == 2
 
 
 @pytest.mark.parametrize(("given", "now", "written"), [(1, "2", b'"output": 2'), ("［1］", "2", b'"output": "2"')])

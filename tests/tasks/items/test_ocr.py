@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from tasks.errors import EngineError
-from tasks.items.ocr import Found, OcrReader, Unread, get_reader_identity
+from tasks.items.ocr import Found, OcrReader, PageText, Unread, get_reader_identity
 from tasks.items.ocr_settings import OcrSettings
 from tasks.media import ImageRef
 
@@ -46,7 +46,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ImageRef]:
         "blank": draw_lines(folder / "blank.png"),
         "palette": draw_lines(folder / "palette.gif", "98765"),
     }
-    sideways = Image.open(draw_lines(folder / "upright.png", "31415").path).rotate(90, expand=True)
+    made["upright"] = draw_lines(folder / "upright.png", "31415")
+    sideways = Image.open(made["upright"].path).rotate(90, expand=True)
     exif = Image.Exif()
     exif[0x0112] = 6
     sideways.save(folder / "sideways.jpg", exif=exif)
@@ -60,9 +61,10 @@ def test_text_is_read_in_order_and_once(images: dict[str, ImageRef], tmp_path: P
         images["rows"].sha256: "Order 20417 paid\nRefund 365",
         images["blank"].sha256: "",
         images["palette"].sha256: "98765",
+        images["upright"].sha256: "31415",
         images["sideways"].sha256: "31415",
     }
-    assert steps == [(done, 4) for done in range(5)]
+    assert steps == [(done, 5) for done in range(6)]
     assert not reader.unread
     assert not list_readers()
     asked: list[ImageRef] = []
@@ -75,6 +77,16 @@ def test_text_is_read_in_order_and_once(images: dict[str, ImageRef], tmp_path: P
     assert OcrReader(tmp_path, reading=reading).read(moved) == texts
     assert OcrReader(tmp_path, reading=reading).read([]) == {}
     assert not asked
+    *read, unknown = reader.find_lines(
+        [images["rows"], images["sideways"], images["blank"].model_copy(update={"sha256": "?"})]
+    )
+    assert [[line.text for line in lines] for lines in read] == [["Order 20417 paid", "Refund 365"], ["31415"]]
+    assert unknown == ()
+    left, top, right, bottom = read[0][1].corners  # drawn at 15, 75, in letters of 34 pixels
+    assert 5 < left < 20 and 70 < top < 90 and 150 < right < 220 and 105 < bottom < 125
+    assert read[1][0].corners == pytest.approx(
+        reader.find_lines([images["upright"]])[0][0].corners, abs=6
+    )  # as seen upright
 
 
 def test_what_cannot_be_read_is_told_and_tried_again(images: dict[str, ImageRef], tmp_path: Path):
@@ -168,7 +180,7 @@ def test_images_may_be_read_elsewhere(images: dict[str, ImageRef], tmp_path: Pat
     def reading(missing: Sequence[ImageRef], processes: int) -> Iterator[Found]:
         for image in missing:
             sent.append(image.sha256)
-            yield image, Unread(image.path, "its node is gone") if image == images["blank"] else "seen"
+            yield image, Unread(image.path, "its node is gone") if image == images["blank"] else PageText("seen")
 
     rows, blank = images["rows"], images["blank"]
     reader = OcrReader(tmp_path, reading=reading)

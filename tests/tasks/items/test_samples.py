@@ -106,7 +106,7 @@ def test_an_intake_that_keeps_nothing_is_no_error(tmp_path: Path) -> None:
         (item(image="bomb9000.png"), Reason.IMAGE_TOO_LARGE),
         (item(image="bomb11000.png"), Reason.IMAGE_TOO_LARGE),
         (item(image="bomb30000.png"), Reason.IMAGE_TOO_LARGE),
-        (item(instruction=SHOWN + "<video>"), Reason.UNSUPPORTED_MEDIA),
+        (item(instruction=SHOWN + "<video>"), Reason.PLACEHOLDER_MISMATCH),
         (item(instruction=SAID.replace("在吗", "听 <|AUDIO|>"), image=[], output="询问尺码"), Reason.UNSUPPORTED_MEDIA),
         (item(output="\ud800"), Reason.NOT_UTF8),
         (item(image=["\ud800.png"]), Reason.NOT_UTF8),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tasks.packs.label_names import match_label
 from tasks.prompts.parsing import ASK_AGAIN, count_rungs, parse, parse_reason
+from tasks.prompts.pointing import PointingReason
 from tasks.records import USABLE, FreeText, Generation, LabelAnswer, Outcome, Request, Rung, Sampling
 
 LABELS = ("订单页面", "物流页面-派送中", "退款A", "退款B", "商品详情页截图")
@@ -192,7 +193,7 @@ def test_hostile_texts_are_quick(text: str):
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.BAD_MEDIA, Outcome.TOO_LONG, Outcome.EMPTY])
 def test_the_engines_outcome_stays(outcome: Outcome):
     assert parse_texts(make_answer("订单页面"), outcome=outcome).outcome is outcome
-    assert parse_reason(request(), generation("x", outcome=outcome)) == (outcome, "")
+    assert parse_reason(request(), generation("x", outcome=outcome)) == (outcome, PointingReason(""))
 
 
 @pytest.mark.parametrize(
@@ -217,11 +218,11 @@ def test_a_draft_in_the_thinking_is_not_the_answer(opening: str, closing: str):
     prediction = parse_texts(f"{thinking}{closing}\n{make_answer('订单页面', '有订单号')}")
     assert (prediction.label, prediction.reason) == ("订单页面", "有订单号")
     free = parse_reason(request(FreeText()), generation(f"{thinking}{closing}\n有订单号和地址"))
-    assert free == (Outcome.OK, "有订单号和地址")
+    assert free == (Outcome.OK, PointingReason("有订单号和地址"))
     if opening:
         unclosed = parse_texts(thinking, outcome=Outcome.TRUNCATED)
         assert (unclosed.outcome, unclosed.label) == (Outcome.ONLY_THINKING, None)
-        assert parse_reason(request(FreeText()), generation(thinking, outcome=Outcome.TRUNCATED))[1] == ""
+        assert parse_reason(request(FreeText()), generation(thinking, outcome=Outcome.TRUNCATED))[1].text == ""
 
 
 def test_an_answer_of_thinking_alone_names_the_settings_to_change():
@@ -229,8 +230,11 @@ def test_an_answer_of_thinking_alone_names_the_settings_to_change():
     prediction = parse(request(), spent, source="teacher", model="m")
     assert prediction.outcome is Outcome.ONLY_THINKING
     assert "`max_tokens`" in prediction.detail and "enable_thinking: false" in prediction.detail
-    assert parse_reason(request(FreeText()), spent) == (Outcome.ONLY_THINKING, "")
-    assert parse_reason(request(FreeText()), generation("<think>想完了</think> ")) == (Outcome.ONLY_THINKING, "")
+    assert parse_reason(request(FreeText()), spent) == (Outcome.ONLY_THINKING, PointingReason(""))
+    assert parse_reason(request(FreeText()), generation("<think>想完了</think> ")) == (
+        Outcome.ONLY_THINKING,
+        PointingReason(""),
+    )
 
 
 def test_a_draft_in_a_cut_text_is_not_the_answer():
@@ -331,16 +335,19 @@ def test_the_label_that_a_text_means(text: str, labels: tuple[str, ...], expecte
 
 def test_reasons():
     free = request(FreeText())
-    assert parse_reason(free, generation("  图中有\n订单号 ")) == (Outcome.OK, "图中有 订单号")
+    assert parse_reason(free, generation("  图中有\n订单号 ")) == (Outcome.OK, PointingReason("图中有 订单号"))
     for refusal in (
         "抱歉，无法说明",
         "图片太模糊，我无法判断",
         "作为一个AI模型，没有看法",
         "Sorry, but I cannot see it",
     ):
-        assert parse_reason(free, generation(refusal)) == (Outcome.REFUSED, "")
-    assert parse_reason(free, generation(" ")) == (Outcome.EMPTY, "")
-    assert parse_reason(request(), generation(make_answer("订单页面", "有订单号"))) == (Outcome.OK, "有订单号")
+        assert parse_reason(free, generation(refusal)) == (Outcome.REFUSED, PointingReason(""))
+    assert parse_reason(free, generation(" ")) == (Outcome.EMPTY, PointingReason(""))
+    assert parse_reason(request(), generation(make_answer("订单页面", "有订单号"))) == (
+        Outcome.OK,
+        PointingReason("有订单号"),
+    )
 
 
 def test_a_free_text_request_has_no_label_to_parse():
@@ -359,28 +366,10 @@ def test_a_free_text_request_has_no_label_to_parse():
     ],
 )
 def test_a_reason_that_quotes_an_apology_is_no_refusal(quoting: str):
-    assert parse_reason(request(FreeText()), generation(quoting)) == (Outcome.OK, quoting)
+    assert parse_reason(request(FreeText()), generation(quoting)) == (Outcome.OK, PointingReason(quoting))
 
 
 @pytest.mark.parametrize("value", [2.3, math.inf, math.nan])
 def test_log_probabilities_above_zero_are_not_believed(value: float) -> None:
     read = parse_texts(make_answer("退款A"), logprobs={"退款A": -0.1, "订单页面": value})
     assert (read.label, read.probabilities) == ("退款A", {})
-
-
-@pytest.mark.parametrize(
-    "boxes",
-    [
-        "<|object_ref_start|>退款<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>",
-        '[{"bbox_2d": [1, 2, 3, 4], "label": "退款"}, {"bbox_2d": [1, 2, 3, 4], "label": "退款"}]',
-    ],
-)
-def test_boxes_are_kept_beside_a_reason_and_not_in_it(boxes: str) -> None:
-    asked = request().model_copy(update={"boxes": True})
-    answer = json.dumps({"理由": f"有退款按钮{boxes}", "所属类别": LABELS[0]}, ensure_ascii=False)
-    found = parse(asked, generation(answer), source="teacher", model="m")
-    assert (found.label, found.reason, found.pointing) == (LABELS[0], "有退款按钮", f"有退款按钮{boxes}")
-    assert parse_reason(asked, generation(answer)) == (Outcome.OK, "有退款按钮")
-    free = asked.model_copy(update={"constraint": FreeText()})
-    assert parse_reason(free, generation(f"有退款按钮{boxes}")) == (Outcome.OK, "有退款按钮")
-    assert parse(request(), generation(answer), source="teacher", model="m").pointing == ""

@@ -1,18 +1,29 @@
 """The card of a run: its page, parsed as HTML, and README.md, parsed by the Hub's own library."""
 
+import base64
+import io
 import re
 import shutil
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
+import orjson
 import pytest
 from huggingface_hub import DatasetCard
+from PIL import Image, ImageChops
+from pydantic import BaseModel
 
+from tasks.dataset.decisions import Decision, make_example
 from tasks.errors import ConfigError
 from tasks.evaluation.table import TRANSDUCTIVE
-from tasks.records import Example
+from tasks.items.images import check_image
+from tasks.media import Box
+from tasks.records import Example, Origin
 from tasks.report.card.card import CardSettings, read_settings, write_card
+from tasks.report.card.items import show_item
 from tasks.storage.rows import read_rows, write_rows
+from tests.tasks.making import draw_numbered_video, image, prompter, sample
 from tests.tasks.report.made_run import ATTACK, LABELS, make_run
 
 SETTINGS = CardSettings(title="Dialogues <1>", licence="cc-by-4.0", pack="demo")
@@ -109,6 +120,52 @@ def test_every_origin_has_examples_with_pictures(page: Page) -> None:
     for name in ("a person's verdict (20)", "corrected without a person (20)", "as given (20)", "Pseudo-label"):
         assert name in page.text
     assert "What is <b>bold</b>?" in page.text
+
+
+def test_a_recording_is_shown_as_a_strip_of_frames_at_its_place(tmp_path: Path) -> None:
+    clip = draw_numbered_video(tmp_path, frames=20)
+    item = sample("a", "用户: 看", clip, "和", image("x", clip.frames[3].path))
+    row = {"sample_id": "a", "messages": "[]"}
+    shown = show_item(row, item.parts, None)
+    assert shown.text == [("用户: 看", "recording"), ("和", "picture"), ("", "")]
+    (strip,) = shown.strips
+    assert [picture.note for picture in strip] == [
+        "at 0.0 of 10.0 s",
+        "at 3.0 of 10.0 s",
+        "at 6.5 of 10.0 s",
+        "at 9.5 of 10.0 s",
+    ]
+    assert all(picture.url and picture.width <= 90 for picture in strip) and len(shown.pictures) == 1
+    emitted = make_example(item, Decision("申请退款", Origin.GIVEN, "w"), prompter())
+    row = {
+        "sample_id": "a",
+        "messages": dump(emitted.messages),
+        "images": dump(emitted.images),
+        "videos": dump(emitted.videos),
+    }
+    shown = show_item(row, (), None)
+    assert len(shown.strips) == len(shown.pictures) == 1 and "recording" in [mark for _, mark in shown.text]
+
+
+def test_the_boxes_that_are_trained_on_are_drawn_on_the_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (440, 660), "white").save(tmp_path / "a.png")
+    screen = check_image(tmp_path / "a.png", 10**6)
+    box = Box(ref="退款", corners=(100, 200, 300, 400))
+    plain, boxed = (
+        show_item({"sample_id": "a", "messages": "[]", "boxes": dump(boxes)}, sample("a", screen).parts).pictures[0]
+        for boxes in ((), (box,))
+    )
+    drawn = ImageChops.difference(*(decode(picture.url) for picture in (plain, boxed))).convert("L")
+    found = drawn.point(lambda value: 255 * (value > 60)).getbbox()
+    assert found == pytest.approx((50, 100, 151, 201), abs=3)
+
+
+def decode(url: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
+
+
+def dump(records: Sequence[BaseModel]) -> str:
+    return orjson.dumps([record.model_dump() for record in records]).decode()
 
 
 def test_the_transductive_warning_is_the_first_line_of_page_and_readme(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tasks.media import ImagePart, TextPart
 from tasks.records import Sample, Split
 from tasks.report.correction.figures import explain_gate, measure, measure_share, predict_held_out
 from tasks.report.correction.report import describe_overlaps, render_page, write_report
+from tests.tasks.making import draw_numbered_video, sample
 
 NO_RUN: dict[str, Any] = {"title": "Correction", "costs": {}, "excluded": {}, "repeats": 1}
 NOT_CALIBRATED = "The probabilities are not calibrated"
@@ -265,6 +266,14 @@ def test_suspicious_items_are_shown_with_picture_and_text_before_the_figures(tmp
         text.count('<img src="data:image/webp;base64,') == text.count("用户: 第3件 &lt;b&gt;") == len(plain["suspects"])
     )
     assert 'font-family: "Card Sans"' in text, "Chinese is shown where no font for it is installed"
+
+
+def test_a_suspicious_item_with_only_a_recording_shows_frames_of_it(tmp_path: Path) -> None:
+    item = sample("s0", "看", draw_numbered_video(tmp_path, frames=20), labels=("标签0",), given="标签0")
+    samples = [item.model_copy(update={"id": f"s{i}"}) for i in range(600)]
+    plain, text = written(Made().decide(0), tmp_path, samples=samples)
+    assert text.count('<img src="data:image/webp;base64,') == 4 * len(plain["suspects"])
+    assert f'alt="{plain["suspects"][0]["id"]}: its recording at 9.5 of 10.0 s"' in text
 
 
 def test_before_any_verdict_the_number_of_wrong_labels_is_a_wide_interval(decided: Decisions, tmp_path: Path) -> None:

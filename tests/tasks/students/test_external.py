@@ -18,6 +18,7 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
+from tasks.dataset.export.recordings import collect_recordings
 from tasks.errors import ConfigError, EngineError
 from tasks.media import ImageRef
 from tasks.models.image_cache import ImageCache
@@ -27,7 +28,8 @@ from tasks.records import Sample, content_digest
 from tasks.students.external import ExternalRecipe
 from tasks.students.external_output import find_student_checkpoint
 from tasks.students.settings import ExternalSpec, ScoringSettings
-from tests.tasks.making import prompter, sample
+from tests.recordings import read_frame_number
+from tests.tasks.making import draw_numbered_video, prompter, sample
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = Path(__file__).with_name("small_trainer.py")
@@ -120,6 +122,35 @@ def test_swift_is_given_lines_and_its_newest_checkpoint_is_taken(train: list[Sam
     # the small trainer's earlier checkpoint is made from the first row alone
     first = load_file(find_student_checkpoint(other)[0] / "adapter_model.safetensors")["lora_A.weight"]
     assert last.tolist() != first.tolist()
+
+
+def test_trainers_get_the_frames_at_the_size_that_students_are_asked_with(tmp_path: Path) -> None:
+    """16 frames share the pixels of eight images, so each is smaller than an image may be."""
+    clip = draw_numbered_video(tmp_path, frames=16, fps=4)
+    items = [sample("film", "看", clip), sample("plain", "用户: 怎么退")]
+    cache = ImageCache(tmp_path / "images")
+    for trainer, name in (("llamafactory", "labelstill.json"), ("swift", "labelstill.jsonl")):
+        folder = train_student(spec(trainer), items, tmp_path / trainer, images=cache)
+        text = (folder / "data" / name).read_text("utf-8")
+        row = json.loads(text)[0] if trainer == "llamafactory" else json.loads(text.splitlines()[0])
+        ((*frames,),) = row["videos"]
+        assert [read_frame_number(Image.open(frame)) for frame in frames] == [*range(16)]
+        assert {Image.open(frame).size for frame in frames} == {(56, 112)}
+    config = yaml.safe_load((tmp_path / "llamafactory" / "train.yaml").read_text("utf-8"))
+    assert (config["video_fps"], config["video_maxlen"], config["video_max_pixels"]) == (4.0, 16, 112 * 168)
+    info = json.loads((tmp_path / "llamafactory/data/dataset_info.json").read_text("utf-8"))
+    assert info["labelstill"]["columns"]["videos"] == "videos"
+    assert row["chat_template_kwargs"] == {"raw_fps": 4.0}
+    environment = ExternalRecipe(spec("swift"), prompter(), 7)._make_environment(collect_recordings(items))
+    assert (environment["FPS"], environment["VIDEO_MAX_PIXELS"]) == ("4.0", str(112 * 168))
+
+
+def test_recordings_that_llamafactory_would_misread_are_refused(tmp_path: Path) -> None:
+    clips = draw_numbered_video(tmp_path), draw_numbered_video(tmp_path, 20, frames=6)
+    with pytest.raises(
+        ConfigError, match=r"student\.trainer: item two: recordings of \[4, 6\] frames.*`trainer: swift`"
+    ):
+        train_student(spec(base="Qwen/Qwen3-VL-8B-Instruct"), [sample("two", *clips)], tmp_path / "one")
 
 
 def test_the_usual_command_lines(train: list[Sample], tmp_path: Path) -> None:

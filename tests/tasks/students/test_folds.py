@@ -1,6 +1,7 @@
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from tasks.errors import ConfigError, LeakageError
 from tasks.records import Sample, content_digest
 from tasks.students.folds import Folds, assign_unseen, check_out_of_fold, make_folds, number_groups
-from tests.tasks.making import image, sample
+from tests.tasks.making import draw_numbered_video, image, sample
 
 LABELS = ("申请退款", "查询物流", "反馈破损")
 
@@ -64,6 +65,12 @@ def test_groups_are_joined_by_any_shared_image_by_equal_content_by_beginnings_an
     assert number_groups(samples) == [0, 1, 0, 0, 1, 2, 3, 3]
     assert number_groups(samples, [(5, 0), (6, 4)]) == [0, 1, 0, 0, 1, 0, 1, 1]
     assert number_groups([]) == []
+
+
+def test_items_with_one_recording_are_in_one_group(tmp_path: Path) -> None:
+    clip, other = draw_numbered_video(tmp_path), draw_numbered_video(tmp_path, 40)
+    items = [sample("a", "问", clip), sample("b", other), sample("c", "另问", other, clip), sample("d", "文")]
+    assert number_groups(items) == [0, 0, 0, 1]
 
 
 def test_sizes_of_groups_and_the_largest_are_reported() -> None:

@@ -22,10 +22,10 @@ from tasks.records import Outcome, Prediction, Sample, Split, content_digest
 from tasks.students.folds import make_folds
 from tasks.students.probe import ProbeRecipe, predict_probe
 from tasks.students.probe_classifier import Features, fit
-from tasks.students.probe_features import Vector, count_ngrams, describe_images, list_texts
+from tasks.students.probe_features import Vector, count_ngrams, describe_images, list_texts, pool_images
 from tasks.students.probe_trees import fit_trees, score_by_trees
 from tasks.students.settings import ProbeSpec
-from tests.tasks.making import image, sample
+from tests.tasks.making import draw_numbered_video, image, sample
 
 SPEC = ProbeSpec(folds=4, seed=3)
 
@@ -71,6 +71,19 @@ def predictions(data: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 def measure_accuracy(predictions: Mapping[str, Prediction], data: Data, samples: Sequence[Sample]) -> float:
     return sum(predictions[s.id].label == data.truth[s.id] for s in samples) / len(samples)
+
+
+def test_a_recording_counts_as_much_as_an_image_and_some_of_its_frames_are_described(tmp_path: Path) -> None:
+    clip = draw_numbered_video(tmp_path, frames=20)
+    still = image("still", clip.frames[5].path)
+    item = sample("a", clip, still)
+    features = describe_images(SPEC, [item])
+    assert len(features) == 4 + 1 and {clip.frames[0].sha256, clip.frames[19].sha256, "still"} < set(features)
+    of_frames = [vector for digest, vector in features.items() if digest != "still"]
+    expected = (np.mean(of_frames, axis=0) + features["still"]) / 2
+    assert np.allclose(pool_images([item], features)[0], expected)
+    texts = {clip.sha256: "退款页", "still": "主页"}
+    assert list_texts(item, texts)["shown"] == "主页\n退款页"
 
 
 def test_out_of_fold_it_knows_most_true_labels(data: Data, predictions: dict[str, Prediction]) -> None:

@@ -6,7 +6,7 @@ explicitly, because the model itself remembers only the offsets of the last batc
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,23 +85,26 @@ class Decoder:
         unboxed = [i for i in banned if i not in boxes]
         self.banned_with_boxes = torch.tensor(unboxed, dtype=torch.long, device=model.device)
 
-    def prefill(self, ids: Tensor, kinds: Tensor, mask: Tensor, pixels: Tensor | None, grid: Tensor | None) -> Rows:
-        """Run the model on left-padded prompts and return their rows; `kinds` is 1 at image tokens and 0 elsewhere."""
+    def prefill(self, ids: Tensor, kinds: Tensor, mask: Tensor, media: Mapping[str, Tensor]) -> Rows:
+        """Run the model on left-padded prompts and return their rows.
+
+        `kinds` is 1 at the tokens of images, 2 at those of recordings, and 0 elsewhere. `media` are the processor's
+        tensors of both, by the names that the model gives them.
+        """
         device, dtype = self.model.device, self.model.dtype
+        grids = {name: tensor for name, tensor in media.items() if not name.startswith("pixel_values")}
         # on the CPU: it reads single numbers in a loop, each of which would wait for the GPU
         positions, _ = self.model.model.get_rope_index(
-            input_ids=ids, mm_token_type_ids=kinds, image_grid_thw=grid, attention_mask=mask
+            input_ids=ids, mm_token_type_ids=kinds, attention_mask=mask, **grids
         )
-        media = {} if pixels is None or grid is None else {"pixel_values": pixels.to(device, dtype)}
         out = self.model(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
             position_ids=positions.to(device),
             mm_token_type_ids=kinds.to(device),
-            image_grid_thw=None if grid is None else grid.to(device),
             use_cache=True,
             logits_to_keep=1,
-            **media,
+            **{n: t.to(device) if n in grids else t.to(device, dtype) for n, t in media.items()},
         )
         after = positions.amax(dim=(0, 2)).to(device) + 1
         return Rows(out.past_key_values, mask.to(device), after, out.logits[:, -1].to(device))

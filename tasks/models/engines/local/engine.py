@@ -23,9 +23,11 @@ from tasks.models.engines.local.decoding import Decoder, Draw
 from tasks.models.engines.local.loading import load_model
 from tasks.models.engines.local.scoring import Answers, score_answers, split_answers
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.image_cache import list_sides
 from tasks.models.qwen_vl import read_qwen_vl
 from tasks.models.token_budget import Fitted, PromptBudget
 from tasks.models.unanswered import Unanswered, make_unanswered, summarise
+from tasks.prompts.recordings import describe_times
 from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
@@ -37,8 +39,20 @@ class _Prompt:
 
     asked: Fitted
     ids: list[int]
-    pixels: torch.Tensor | None
-    grid: torch.Tensor | None
+    media: dict[str, torch.Tensor]
+    """The processor's tensors of images and recordings."""
+
+
+_MEDIA = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw", "second_per_grid_ts")
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The pictures of a request, at the size that the model sees."""
+
+    images: list[Any] | None
+    videos: list[list[Any]] | None
+    """The frames of each recording."""
 
 
 class LocalEngine:
@@ -121,15 +135,16 @@ class LocalEngine:
                 needed += len(self._tokenise([constraint.opening])[0]) + request.sampling.max_tokens
         return self._budget.fit(request, self._context, answer=needed)
 
-    def _submit_images(self, batch: Sequence[Fitted]) -> list[Future[list[Any] | None]]:
+    def _submit_images(self, batch: Sequence[Fitted]) -> list[Future[_Opened]]:
         return [self._openers.submit(self._open_images, asked.request) for asked in batch]
 
-    def _open_images(self, request: Request) -> list[Any] | None:
+    def _open_images(self, request: Request) -> _Opened:
         patch: int = self._processor.image_processor.patch_size
         limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels}
-        return self._images.open(request.images, **limits, patch_size=patch)
+        images = self._images.open(request.images, **limits, patch_size=patch)
+        return _Opened(images, self._images.open_frames(request.videos, **request.frame_bounds, patch_size=patch))
 
-    def _answer_batch(self, batch: Sequence[Fitted], opened: Sequence[Future[list[Any] | None]]) -> list[Generation]:
+    def _answer_batch(self, batch: Sequence[Fitted], opened: Sequence[Future[_Opened]]) -> list[Generation]:
         began = time.perf_counter()
         prompts: list[_Prompt] = []
         generations: list[Generation] = []
@@ -146,17 +161,21 @@ class LocalEngine:
         self._busy += len(batch) * (time.perf_counter() - began)
         return generations
 
-    def _build_prompt(self, asked: Fitted, opening: Future[list[Any] | None]) -> _Prompt:
+    def _build_prompt(self, asked: Fitted, opening: Future[_Opened]) -> _Prompt:
         request = asked.request
-        images = opening.result()
+        opened = opening.result()
         turns = [*make_system_turn(request), {"role": "user", "content": make_user_content(request)}]
         text = self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         if isinstance(constraint := request.constraint, LabelAnswer) and constraint.between is not None:
             text += constraint.opening
-        # already resized, as in training
-        made = self._processor(text=[text], images=images, do_resize=False, return_tensors="pt")
+        # already chosen and resized, as in training
+        given = {"images": opened.images, "videos": opened.videos, "do_resize": False}
+        if opened.videos:
+            given |= {"video_metadata": describe_times(request.videos), "do_sample_frames": False}
+            given["cap_pixels_per_frame"] = False  # else transformers warns that it resizes frames unlike qwen_vl_utils
+        made = self._processor(text=[text], return_tensors="pt", **given)
         ids: list[int] = made["input_ids"][0].tolist()
-        return _Prompt(asked, ids, made.get("pixel_values"), made.get("image_grid_thw"))
+        return _Prompt(asked, ids, {name: torch.as_tensor(made[name]) for name in _MEDIA if name in made})
 
     def _answer(self, prompts: Sequence[_Prompt]) -> list[Generation]:
         """Answer a batch; when it fails, answer smaller ones, down to the requests that cause the failure."""
@@ -194,6 +213,7 @@ class LocalEngine:
             scored = score_answers(self._model, rows.select(list(labelled)), answers)
             scores = {i: values.log_softmax(dim=-1).cpu() for i, values in zip(labelled, scored, strict=True)}
         share = (time.perf_counter() - began) / len(prompts)
+        patch: int = self._processor.image_processor.patch_size
         generations: list[Generation] = []
         at = 0
         for prompt, own in zip(prompts, draws, strict=True):
@@ -203,18 +223,19 @@ class LocalEngine:
             fields = _build_label_fields(asked.request, own, ours) if ours else _build_text_fields(asked.request, own)
             counts = {"tokens_in": len(prompt.ids), "tokens_out": sum(d.drawn for d in own), "seconds": share}
             named = {"key": asked.request.key, "engine": self.fingerprint, "shortened": asked.note}
-            generations.append(Generation(**named, **counts, **fields))
+            sides = list_sides(asked.whole, asked.request, patch)
+            generations.append(Generation(**named, **counts, **fields, sides=sides))
         return generations
 
     def _stack_tensors(self, prompts: Sequence[_Prompt]) -> tuple[Any, ...]:
-        """Return token ids, their kinds (1: image) and mask, left-padded, and the images of all prompts in order."""
+        """Return token ids, their kinds and mask, left-padded, and the media of all prompts in order."""
         width = max(len(p.ids) for p in prompts)
         ids = torch.tensor([[0] * (width - len(p.ids)) + p.ids for p in prompts])
         mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in prompts])
-        kinds = ((ids == self._model.config.image_token_id) & (mask == 1)).long()
-        pixels = [p.pixels for p in prompts if p.pixels is not None]
-        grids = [p.grid for p in prompts if p.grid is not None]
-        return ids, kinds, mask, torch.cat(pixels) if pixels else None, torch.cat(grids) if grids else None
+        config = self._model.config
+        kinds = ((ids == config.image_token_id) + 2 * (ids == config.video_token_id)) * mask
+        parts = {name: [p.media[name] for p in prompts if name in p.media] for name in _MEDIA}
+        return ids, kinds, mask, {name: torch.cat(tensors) for name, tensors in parts.items() if tensors}
 
     def _find_answers(self, constraint: LabelAnswer, unfed: str) -> Answers:
         """Return the tokens of the answers after the prompt, or after a reason that ends with `unfed`."""
@@ -246,7 +267,14 @@ def _make_draws(request: Request) -> list[Draw]:
     count = sampling.n if max_tokens and sampling.temperature else 1
     chances = [Random(f"{request.key}/{sampling.seed}/{number}") for number in range(count)]
     return [
-        Draw(max_tokens, sampling.temperature, sampling.top_p, chance.random, boxes=request.boxes, in_quotes=is_label)
+        Draw(
+            max_tokens,
+            sampling.temperature,
+            sampling.top_p,
+            chance.random,
+            boxes=request.boxes is not None,
+            in_quotes=is_label,
+        )
         for chance in chances
     ]
 

@@ -11,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 from tasks.errors import EngineError
 from tasks.models.engines.identity import check_folders
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.positions import correct_positions
 from tasks.models.qwen_vl import load_processor, read_qwen_vl
 from tasks.models.unanswered import summarise
 
@@ -34,6 +35,7 @@ def load_model(spec: EngineSpec) -> tuple[Any, Any]:
         )
     except Exception as error:
         raise EngineError(f"cannot load model {spec.model}: {summarise(error)}; {_suggest_fix(spec, error)}") from error
+    correct_positions(model)
     if spec.adapter is not None:
         model = _load_adapter(model, spec.adapter)
     return model.eval(), processor

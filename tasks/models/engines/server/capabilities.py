@@ -41,11 +41,15 @@ async def find_capabilities(client: Client, spec: EngineSpec, model: str, tokeni
         _check_model_names(client, spec, model),
     )
     limits = [n for n in (context_length, spec.context_length) if n is not None]
-    return Capabilities(schema, token_logprobs_, several, local_files, min(limits) if limits else None)
+    most = min(limits) if limits else None
+    return Capabilities(schema, token_logprobs_, several, local_files, context_length=most)
 
 
-def describe_gaps(can: Capabilities, *, tokenizer: bool) -> tuple[str, ...]:
-    """Return one sentence per missing capability that says what is missing and what is done instead."""
+def describe_gaps(can: Capabilities, spec: EngineSpec, *, tokenizer: bool, videos: bool) -> tuple[str, ...]:
+    """Return one sentence per missing capability that says what is missing and what is done instead.
+
+    `videos` says whether the run has recordings.
+    """
     notes: list[str] = []
     if not can.schema:
         notes.append(
@@ -60,8 +64,19 @@ def describe_gaps(can: Capabilities, *, tokenizer: bool) -> tuple[str, ...]:
         notes.append("the server returns only one answer per request: each vote is a separate request")
     if not can.local_files:
         notes.append("the server cannot read our image folder: images are sent in base64")
+    if videos and not can.videos:
+        why = "the server's model does not see recordings as they are sent"
+        fix = "vLLM takes them if it is started with the options that `labelstill check` prints"
+        if not tokenizer:
+            why, fix = "whether the server takes recordings is not known", "no tokenizer found; set `tokenizer`"
+        notes.append(f"{why}: each of their frames is sent as an image ({fix})")
     if can.context_length is None:
         notes.append("the server does not report its context length: set `context_length`")
+    if find_served_model(spec) is None:
+        notes.append(
+            f"which Qwen-VL the server calls {spec.adapter or spec.model} is not known: images are resized as for "
+            "Qwen2-VL; if it is another one, set `tokenizer` to its folder or its name on the hub"
+        )
     return tuple(notes)
 
 

@@ -10,6 +10,7 @@ import orjson
 import pybase64
 
 from tasks.prompts.parsing import MOST_LOGPROB
+from tasks.prompts.recordings import describe_times
 from tasks.prompts.turns import make_system_turn, make_user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 
@@ -23,7 +24,8 @@ _BROKEN_OFF = ("error", "abort", "insufficient_system_resource")
 """What servers give as `finish_reason` when they, not the model, ended an answer. The request is sent again."""
 
 _MARK = f"labelstill-image-{secrets.token_hex(8)}-"
-"""Placeholder for an image while the body is serialised, so that megabytes of base64 are not escaped or copied."""
+"""Placeholder for an image or a recording while the body is serialised, so that megabytes of base64 are neither
+escaped nor copied."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Capabilities:
     """Whether it returns several answers to one request."""
     local_files: bool = False
     """Whether it reads images from our cache folder by `file://`."""
+    videos: bool = False
+    """Whether its model sees all frames of a recording, as they are sent, and is told their times."""
+    surplus: int = 0
+    """Prompt tokens that it reports beyond ours, because its chat template begins the answer in another way."""
     context_length: int | None = None
     """Maximum number of tokens of prompt and answer combined; None if not known."""
 
@@ -50,10 +56,22 @@ def make_image_url(file: Path, *, local: bool) -> bytes:
     return b"data:image/" + kind + b";base64," + pybase64.b64encode(file.read_bytes())
 
 
+def make_video_url(frames: Sequence[Path]) -> bytes:
+    """Return the data URL of a recording's frames, which vLLM 0.32 takes as they are.
+
+    It calls them JPEG files, but reads what they are. Of a video file it would choose frames itself.
+    """
+    return b"data:video/jpeg;base64," + b",".join(pybase64.b64encode(frame.read_bytes()) for frame in frames)
+
+
 def build_chat_body(
-    request: Request, model: str, images: Sequence[bytes], can: Capabilities, *, n: int, seed: int
+    request: Request, model: str, media: Sequence[bytes], can: Capabilities, *, n: int, seed: int
 ) -> bytes:
-    """Return the body that asks for `n` answers to `request`; `images` are the URLs of `request.images`."""
+    """Return the body that asks for `n` answers to `request`.
+
+    `media` are the URLs of its images and recordings in the order of its parts; without `can.videos` there is one for
+    each frame.
+    """
     sampling, constraint = request.sampling, request.constraint
     fields: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
     fields["max_tokens"] = sampling.max_tokens
@@ -66,13 +84,16 @@ def build_chat_body(
         if can.schema:
             schema = {"name": "answer", "strict": True, "schema": build_answer_schema(constraint, sampling.max_tokens)}
             fields["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return _insert_images({"model": model, "messages": _build_turns(request), **fields}, images)
+    return _insert_media({"model": model, **_build_question(request, can), **fields}, media)
 
 
-def build_probe_body(request: Request, model: str, images: Sequence[bytes], stem: str, tokens: Sequence[int]) -> bytes:
+def build_probe_body(
+    request: Request, model: str, media: Sequence[bytes], can: Capabilities, stem: str, tokens: Sequence[int]
+) -> bytes:
     """Return the body that asks for the log-probabilities of `tokens` as the next token after the answer `stem`."""
-    messages = [*_build_turns(request), {"role": "assistant", "content": stem}]
-    return _insert_images({"model": model, "messages": messages, **build_probe_fields(tokens)}, images)
+    question = _build_question(request, can)
+    question["messages"].append({"role": "assistant", "content": stem})
+    return _insert_media({"model": model, **question, **build_probe_fields(tokens)}, media)
 
 
 def build_probe_fields(tokens: Sequence[int]) -> dict[str, Any]:
@@ -121,6 +142,13 @@ def read_reply(answer: dict[str, Any], key: str, wanted: int) -> Generation | No
         else ""
     )
     return Generation(key=key, outcome=outcome, texts=tuple(t for _, t in ordered), detail=detail, **tokens)
+
+
+def join_replies(parts: Sequence[Generation]) -> Generation:
+    """Return one reply with the texts and tokens of several, each of which has one answer to the same request."""
+    best = min(parts, key=lambda r: (r.outcome is not Outcome.OK, r.outcome is Outcome.EMPTY))
+    counts = {name: sum(getattr(part, name) for part in parts) for name in TOKEN_COUNTS}
+    return best.model_copy(update={"texts": tuple(text for part in parts for text in part.texts), **counts})
 
 
 def _read_text(choice: Any) -> str | None:
@@ -179,23 +207,35 @@ def get_path(value: Any, *path: str | int) -> Any:
     return value
 
 
-def _build_turns(request: Request) -> list[dict[str, Any]]:
+def _build_question(request: Request, can: Capabilities) -> dict[str, Any]:
+    """Return the fields with the turns, in which marks stand for images and recordings, and the times of frames."""
     content: list[dict[str, Any]] = []
-    images = 0
-    for element in make_user_content(request):
-        if element["type"] == "image":
-            content.append({"type": "image_url", "image_url": {"url": f"{_MARK}{images}!"}})
-            images += 1
-        else:
+    marks = 0
+    for element in make_user_content(request, frames_as_images=not can.videos):
+        if element["type"] == "text":
             content.append(dict(element))
-    return [*make_system_turn(request), {"role": "user", "content": content}]
+        else:
+            kind = f"{element['type']}_url"
+            content.append({"type": kind, kind: {"url": f"{_MARK}{marks}!"}})
+            marks += 1
+    question: dict[str, Any] = {"messages": [*make_system_turn(request), {"role": "user", "content": content}]}
+    if request.videos and can.videos:
+        question["media_io_kwargs"] = {"video": _build_frame_options(request)}
+    return question
 
 
-def _insert_images(body: dict[str, Any], images: Sequence[bytes]) -> bytes:
+def _build_frame_options(request: Request) -> dict[str, Any]:
+    """Return what vLLM 0.32 must be told of a request's frames; otherwise it takes 32, as if one per second."""
+    first, *more = describe_times(request.videos)
+    # the numbers of frames are those of one recording; several are numbered from 0 each, which vLLM does itself
+    return {"num_frames": -1, **({"fps": first["fps"]} if more else first)}
+
+
+def _insert_media(body: dict[str, Any], media: Sequence[bytes]) -> bytes:
     text = orjson.dumps(body)
     pieces = list[bytes]()
     at = 0
-    for number, url in enumerate(images):
+    for number, url in enumerate(media):
         mark = f"{_MARK}{number}!".encode()
         found = text.index(mark, at)
         pieces += (text[at:found], url)

@@ -13,18 +13,19 @@ import orjson
 
 from tasks.models.engines.server.chat import (
     ANSWER_TOKENS,
-    TOKEN_COUNTS,
     Capabilities,
     build_chat_body,
     build_probe_body,
+    join_replies,
     make_image_url,
+    make_video_url,
     read_reply,
     read_token_logprobs,
 )
 from tasks.models.engines.server.client import Client
 from tasks.models.engines.server.label_tokens import Branch, compute_label_logprobs, find_branches
 from tasks.models.engines.server.retries import CrashesServer, Refused
-from tasks.models.image_cache import ImageCache
+from tasks.models.image_cache import ImageCache, list_sides
 from tasks.models.token_budget import PromptBudget
 from tasks.models.unanswered import TooLong, Unanswered
 from tasks.prompts.parsing import parse_reason
@@ -39,12 +40,14 @@ _PROBES = 3
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request that fits into the context length, and the URLs of its images."""
+    """A request that fits into the context length, and the URLs of its images and recordings in order."""
 
     request: Request
-    images: tuple[bytes, ...]
+    media: tuple[bytes, ...]
     shortened: str
     """What was removed to make the request fit; empty if nothing was."""
+    whole: Request | None = None
+    """The request before anything was removed; None if nothing was."""
     reply: Generation | None = None
     """The reply, if only the label probabilities are missing."""
     failed_probes: int = 0
@@ -70,19 +73,20 @@ class Conversation:
     cache: ImageCache
 
     def __post_init__(self) -> None:
-        self._budget = None if self.processor is None else PromptBudget(self.processor)
+        as_images = not self.can.videos
+        self._budget = None if self.processor is None else PromptBudget(self.processor, frames_as_images=as_images)
         self._branches = lru_cache(maxsize=1024)(self._find_branches)
 
     def prepare(self, request: Request) -> Prepared:
-        """Shorten the prompt if needed, and write its images to the cache. Any thread may call this."""
+        """Shorten the prompt if needed, and write its pictures to the cache. Any thread may call this."""
         limit = self.can.context_length
         if (
             limit is None
             or self._budget is None
             or _bound_prompt_tokens(request) + _count_answer_tokens(request) <= limit
         ):
-            return self._attach_images(request, "")
-        return self._fit(request, self._budget, limit, "")
+            return self._attach_media(request, "")
+        return replace(self._fit(request, self._budget, limit, ""), whole=request)
 
     async def answer(self, prepared: Prepared) -> Generation:
         """Return the answer; raise EngineError when the server does not come back, ProbeFailed to be called again."""
@@ -95,7 +99,8 @@ class Conversation:
                     raise
                 prepared = await asyncio.to_thread(self._shorten, prepared, refused)
                 reply = await self._request_replies(prepared)
-            reply = reply.model_copy(update={"shortened": prepared.shortened})
+            sides = list_sides(prepared.whole or prepared.request, prepared.request, self.patch_size)
+            reply = reply.model_copy(update={"shortened": prepared.shortened, "sides": sides})
         if not prepared.request.sampling.label_probabilities:
             return reply
         try:
@@ -109,13 +114,21 @@ class Conversation:
     def _fit(self, request: Request, budget: PromptBudget, limit: int, already: str) -> Prepared:
         """Shorten `request` to `limit` tokens, answer included; `already` says what was removed from it before."""
         fit = budget.fit(request, limit, answer=_count_answer_tokens(request))
-        return self._attach_images(fit.request, "; ".join(filter(None, (already, fit.note))))
+        return self._attach_media(fit.request, "; ".join(filter(None, (already, fit.note))))
 
-    def _attach_images(self, request: Request, shortened: str) -> Prepared:
+    def _attach_media(self, request: Request, shortened: str) -> Prepared:
         limits = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels, "patch_size": self.patch_size}
-        files = [self.cache.file(image, **limits) for image in request.images]
-        urls = tuple(make_image_url(file, local=self.can.local_files) for file in files)
-        return Prepared(request, urls, shortened)
+        urls: list[bytes] = []
+        for part in request.parts:
+            if part.type == "image":
+                urls.append(make_image_url(self.cache.file(part.image, **limits), local=self.can.local_files))
+            elif part.type == "video":
+                frames = self.cache.frame_files(part.video, **request.frame_bounds, patch_size=self.patch_size)
+                if self.can.videos:
+                    urls.append(make_video_url(frames))
+                else:
+                    urls += [make_image_url(frame, local=self.can.local_files) for frame in frames]
+        return Prepared(request, tuple(urls), shortened)
 
     def _shorten(self, prepared: Prepared, refused: Refused) -> Prepared:
         """Shorten a request that the server rejected as too long to the limit that its message names."""
@@ -125,30 +138,42 @@ class Conversation:
         count = self._budget.count(request)
         named = [int(n) for n in re.findall(r"\d{3,}", refused.message) if int(n) < count]
         limit = max(named) if named else int(0.9 * count)
-        return self._fit(request, self._budget, limit, prepared.shortened)
+        shorter = self._fit(request, self._budget, limit, prepared.shortened)
+        return replace(shorter, whole=prepared.whole or request)
 
     async def _request_replies(self, prepared: Prepared) -> Generation:
         sampling = prepared.request.sampling
         wanted = sampling.n if sampling.temperature > 0 else 1
         if wanted == 1 or self.can.several:
             return await self._request_reply(prepared, wanted, sampling.seed)
-        parts = await asyncio.gather(*(self._request_reply(prepared, 1, sampling.seed + i) for i in range(wanted)))
-        best = min(parts, key=lambda r: (r.outcome is not Outcome.OK, r.outcome is Outcome.EMPTY))
-        counts = {name: sum(getattr(part, name) for part in parts) for name in TOKEN_COUNTS}
-        return best.model_copy(update={"texts": tuple(text for part in parts for text in part.texts), **counts})
+        votes = (self._request_reply(prepared, 1, sampling.seed + i) for i in range(wanted))
+        return join_replies(await asyncio.gather(*votes))
 
     async def _request_reply(self, prepared: Prepared, n: int, seed: int) -> Generation:
-        body = build_chat_body(prepared.request, self.model, prepared.images, self.can, n=n, seed=seed)
+        body = build_chat_body(prepared.request, self.model, prepared.media, self.can, n=n, seed=seed)
         tokens = _count_answer_tokens(prepared.request)
         reply: Generation | None = None
         for _ in range(_READS):
             reply = read_reply(await self.client.post(body, tokens), prepared.request.key, n)
+            if reply is not None and prepared.request.videos:
+                self._check_prompt_tokens(prepared.request, reply)
             # fewer texts than asked for is a temporary failure: the server proved at the start that it can
             if reply is not None and len(reply.texts) == n:
                 return reply
         if reply is None:
             raise Unanswered(f"{_READS} replies without any text")
         return reply
+
+    def _check_prompt_tokens(self, request: Request, reply: Generation) -> None:
+        """Raise Unanswered if the server's model cannot have seen the frames as they were sent."""
+        if not self.can.videos or self._budget is None or not reply.tokens_in:
+            return
+        expected = self._budget.count(request) + self.can.surplus
+        if reply.tokens_in != expected:
+            raise Unanswered(
+                f"the server read {reply.tokens_in} prompt tokens instead of {expected}, so its model saw the frames "
+                "at another size or number; start vLLM with the options that `labelstill check` prints"
+            )
 
     async def _weigh_labels(self, prepared: Prepared, reply: Generation) -> dict[str, float] | None:
         """Return each label's log-probability, averaged over the reasons; None if the server does not report them."""
@@ -161,7 +186,7 @@ class Conversation:
             return None
 
         async def ask(text: str, wanted: tuple[int, ...]) -> dict[int, float]:
-            body = build_probe_body(request, self.model, prepared.images, text, wanted)
+            body = build_probe_body(request, self.model, prepared.media, self.can, text, wanted)
             return read_token_logprobs(await self.client.post(body))
 
         rows: list[list[float]] = []
@@ -187,7 +212,7 @@ def _begin_answer(request: Request, constraint: LabelAnswer, text: str) -> str |
         return constraint.opening
     reason = (
         _read_exact_reason(text, constraint)
-        or parse_reason(request, Generation(key=request.key, outcome=Outcome.OK, texts=(text,)))[1]
+        or parse_reason(request, Generation(key=request.key, outcome=Outcome.OK, texts=(text,)))[1].text
     )
     return constraint.opening + escape_json(reason) + constraint.between if reason else None
 
@@ -209,4 +234,7 @@ def _bound_prompt_tokens(request: Request) -> int:
     """Return an upper bound of the prompt's tokens, without tokenising: a token has at least one byte."""
     texts = [request.system, request.prefix, request.suffix, *(p.text for p in request.parts if p.type == "text")]
     pixels = sum(min(max(i.width * i.height, request.min_pixels), request.max_pixels) for i in request.images)
-    return 64 + sum(len(t.encode()) for t in texts) + pixels // 392 + 8 * len(request.images)
+    frames = [frame for video in request.videos for frame in video.frames]
+    least, most = request.frame_bounds.values()
+    pixels += sum(min(max(i.width * i.height, least), most) for i in frames)
+    return 64 + sum(len(t.encode()) for t in texts) + pixels // 392 + 24 * (len(request.images) + len(frames))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -21,12 +22,14 @@ from tasks.errors import EngineError
 from tasks.models.engines.engine import Usage, Workplace
 from tasks.models.engines.identity import identify_model
 from tasks.models.engines.server.capabilities import describe_gaps, find_capabilities
+from tasks.models.engines.server.chat import Capabilities
 from tasks.models.engines.server.client import Client, Revive, read_api_key
 from tasks.models.engines.server.conversation import Conversation, Prepared, ProbeFailed
 from tasks.models.engines.server.pacing import Patience
+from tasks.models.engines.server.video_probe import probe_videos
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.processor import read_processor
-from tasks.models.qwen_vl import find_patch_size, find_served_model
+from tasks.models.qwen_vl import find_patch_size
 from tasks.models.unanswered import make_unanswered
 from tasks.records import Generation, Request
 
@@ -68,24 +71,29 @@ class ServerEngine:
             self._patch_size = find_patch_size(spec)
             tokenizer = None if self._processor is None else self._processor.tokenizer
             self.capabilities = self._run(find_capabilities(self._client, spec, name, tokenizer, place.images.folder))
+            if place.most_videos and tokenizer is not None:
+                self.capabilities = self._find_video_capability(name)
             self._client.forget_times()
             self._switch_model(name, spec.adapter)
         except BaseException:
             self.close()
             raise
-        self.notes = describe_gaps(self.capabilities, tokenizer=tokenizer is not None)
-        if find_served_model(spec) is None:
-            self.notes += (
-                f"which Qwen-VL the server calls {name} is not known: images are resized as for Qwen2-VL; if it is "
-                "another one, set `tokenizer` to its folder or its name on the hub",
-            )
+        has_videos = place.most_videos > 0
+        self.notes = describe_gaps(self.capabilities, spec, tokenizer=tokenizer is not None, videos=has_videos)
+
+    def _find_video_capability(self, name: str) -> Capabilities:
+        arguments = (self._spec, self._processor, self._patch_size, self._images.folder)
+        surplus = self._run(probe_videos(self._client, name, *arguments))
+        return replace(self.capabilities, videos=surplus is not None, surplus=surplus or 0)
 
     def _switch_model(self, name: str, adapter: str | None) -> None:
         """Ask what is served as `name`, which is the model with `adapter` or without one, from now on."""
         self.fingerprint = f"{self._kind}/{identify_model(self._spec.model_copy(update={'adapter': adapter}))}"
-        self._conversation = Conversation(
-            self._client, name, self.capabilities, self._processor, self._patch_size, self._images
-        )
+        self._conversation = self.make_conversation(name, self.capabilities)
+
+    def make_conversation(self, name: str, can: Capabilities) -> Conversation:
+        """Return what takes requests to what is served as `name`, on a server that can do `can`."""
+        return Conversation(self._client, name, can, self._processor, self._patch_size, self._images)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Yield one generation per request, in any order; raise EngineError when no address answers any more."""
@@ -140,7 +148,7 @@ class ServerEngine:
             with pool.catch_errors(request):
                 self._loop.call_soon_threadsafe(pool.ready.put_nowait, pool.conversation.prepare(request))
 
-        if request.images:
+        if request.images or request.videos:
             self._openers.submit(prepare)
         else:
             prepare()

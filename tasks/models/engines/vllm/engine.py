@@ -71,6 +71,11 @@ class VllmEngine(ServerEngine):
                 served_name=self._names[spec.adapter], revive=self.process.revive, key=self.process.key,
                 kind=f"vllm-{vllm.version}",
             )  # fmt: skip
+            if place.most_videos and not self.capabilities.videos:
+                raise EngineError(
+                    f"vLLM {vllm.version} does not show recordings as they are sent; labelstill is written for 0.32, "
+                    "so install that version, or set `engine: local`"
+                )
         except BaseException:
             self.process.close()
             raise

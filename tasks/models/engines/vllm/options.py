@@ -11,7 +11,8 @@ from typing import Any
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.installation import Vllm, build_environment
-from tasks.models.qwen_vl import make_thinking_optional
+from tasks.models.qwen_vl import make_thinking_optional, read_qwen_vl
+from tasks.prompts.recordings import MOST_IMAGES
 
 _MOST_LOGPROBS = 128
 """vLLM reports at most 20 log-probabilities per token unless this is raised, and at most 128 given tokens."""
@@ -65,6 +66,9 @@ def _list_arguments(spec: EngineSpec, place: Workplace, names: Mapping[str | Non
         command += _CPU_FLAGS
     if spec.trust_remote_code:
         command.append("--trust-remote-code")
+    if place.most_videos:
+        # each request says how many frames a recording has, and their times
+        command.append("--trust-request-mm-kwargs")
     # without this option the usage does not report cached tokens
     return [*command, "--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
 
@@ -82,9 +86,7 @@ def build_serve_environment(spec: EngineSpec, vllm: Vllm, inherited: Mapping[str
 
 
 def _list_flags(spec: EngineSpec, place: Workplace, *, cpu: bool) -> dict[str, Any]:
-    # images are sent at the size that the model sees; with the same bounds the processor does not resize them again
-    bounds = {"size": {"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels}}
-    limits = {"image": place.most_images, "video": 0} if place.most_images else {"video": 0}
+    limits = {"image": place.most_images} if place.most_images else {}
     # float32 on the CPU, as in the local engine; vLLM's `auto` would round a float32 checkpoint to 16 bits
     dtype = "float32" if cpu and spec.dtype == "auto" else spec.dtype
     optional = make_thinking_optional(spec.model, spec.revision)
@@ -97,8 +99,8 @@ def _list_flags(spec: EngineSpec, place: Workplace, *, cpu: bool) -> dict[str, A
         "--tensor-parallel-size": spec.tensor_parallel_size,
         "--data-parallel-size": spec.data_parallel_size,
         "--allowed-local-media-path": place.images.folder.resolve(),
-        "--limit-mm-per-prompt": json.dumps(limits),
-        "--mm-processor-kwargs": json.dumps(bounds),
+        "--limit-mm-per-prompt": json.dumps({**limits, "video": place.most_videos}),
+        "--mm-processor-kwargs": json.dumps(_choose_sizes(spec, place)),
         "--max-logprobs": _MOST_LOGPROBS,
         # the default, xgrammar 0.2.8, forbids tokens that its own grammar allows: the demo's label 商品页 could
         # never be written
@@ -109,6 +111,21 @@ def _list_flags(spec: EngineSpec, place: Workplace, *, cpu: bool) -> dict[str, A
         "--max-model-len": spec.context_length,
         "--gpu-memory-utilization": spec.gpu_memory_utilization,
     }
+
+
+def _choose_sizes(spec: EngineSpec, place: Workplace) -> dict[str, Any]:
+    """Return the options of the model's processor, with which it does not resize pictures again.
+
+    They are sent at the size that the model sees. From the bounds, vLLM computes how much memory the largest image or
+    recording takes; for Qwen3-VL, those of recordings hold for all frames together.
+    """
+    size = {"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels}
+    if not place.most_videos:
+        return {"size": size}
+    volume = size
+    if read_qwen_vl(spec.model, spec.revision).model_type.startswith("qwen3"):
+        volume = {"shortest_edge": spec.min_pixels, "longest_edge": MOST_IMAGES * spec.max_pixels}
+    return {"images_kwargs": {"size": size}, "videos_kwargs": {"size": volume, "do_resize": False}}
 
 
 def _resolve(name: str) -> str:

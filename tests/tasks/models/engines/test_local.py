@@ -97,7 +97,7 @@ def test_labels_scored_in_chunks_are_the_same(engine: LocalEngine):
     ids = torch.arange(20, 40).reshape(2, 10)
     options = [split_answers([(50, 51, n, 60) for n in range(70, 80)]), split_answers([(70,), (71, 72), (73,)])]
     with torch.inference_mode():
-        rows = engine._decoder.prefill(ids, torch.zeros_like(ids), torch.ones_like(ids), None, None)
+        rows = engine._decoder.prefill(ids, torch.zeros_like(ids), torch.ones_like(ids), {})
         whole = score_answers(engine._model, rows, options)
         chunked = score_answers(engine._model, rows, options, logits_budget=1)
     for expected, actual in zip(whole, chunked, strict=True):

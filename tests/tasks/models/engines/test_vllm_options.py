@@ -21,10 +21,10 @@ PYTHON = Path("/opt/vllm/bin/python")
 GPU, CPU = Vllm(PYTHON, "0.32.0", cpu=False, devices=1), Vllm(PYTHON, "0.32.0", cpu=True)
 
 
-def options(folder: Path, vllm: Vllm, most_images: int = 3, **fields) -> dict[str, str | None]:
+def options(folder: Path, vllm: Vllm, most_images: int = 3, most_videos: int = 0, **fields) -> dict[str, str | None]:
     """Return the command's flags and their values; None for flags without a value."""
     spec = EngineSpec(**{"engine": "vllm", "model": "Qwen/Qwen2-VL-7B-Instruct", **fields})
-    place = Workplace(ImageCache(folder / "images"), folder / "logs", most_images)
+    place = Workplace(ImageCache(folder / "images"), folder / "logs", most_images, most_videos)
     names = {None: "m@1", spec.adapter: "m@1+fold0"} if spec.adapter else {None: "m@1"}
     words = build_serve_command(spec, place, vllm, names, "127.0.0.1", 1234)
     words = words[words.index(spec.model) + 1 :]
@@ -100,6 +100,20 @@ def test_unset_settings_are_left_to_vllm(tmp_path: Path):
         not {"--trust-remote-code", "--quantization", "--max-model-len", "--enable-lora", "--revision"} & found.keys()
     )
     assert not {"--enforce-eager", "--no-enable-chunked-prefill"} & options(tmp_path, GPU).keys()
+
+
+@pytest.mark.parametrize(
+    ("model", "volume"), [("Qwen/Qwen2.5-VL-7B-Instruct", 784), ("Qwen/Qwen3-VL-8B-Instruct", 6272)]
+)
+def test_recordings_are_shown_as_they_are_sent(model: str, volume: int, tmp_path: Path):
+    """Qwen3-VL's bounds are those of all frames together, which are at most as large as 8 images."""
+    found = options(tmp_path, GPU, most_videos=2, model=model, min_pixels=784, max_pixels=784)
+    assert json.loads(found["--limit-mm-per-prompt"] or "") == {"image": 3, "video": 2}
+    assert json.loads(found["--mm-processor-kwargs"] or "") == {
+        "images_kwargs": {"size": {"shortest_edge": 784, "longest_edge": 784}},
+        "videos_kwargs": {"size": {"shortest_edge": 784, "longest_edge": volume}, "do_resize": False},
+    }
+    assert "--trust-request-mm-kwargs" in found
 
 
 def test_the_server_has_no_key_and_sends_nothing(tmp_path: Path):
