@@ -145,7 +145,7 @@ def run_demo(folder: Path, commands: Commands) -> Sections:
         student={"kind": "probe", "folds": 3, "repeats": 2},
         rationales={"support": "with_item", "opening_share": 0.5, "alike": 0.9, "without_reason": "keep_item"},
         ask={"votes": 3},
-        correction={"review_budget": 18, "audit": 10, "teacher_share": 0.4, "gate_level": 0.2},
+        correction={"review_budget": 18, "audit": 10, "gate_level": 0.2},
         pseudo_labels={
             "target_precision": 0.95, "review_budget": 5, "floor": 1, "cap": {"支付页": 3},
         },
