@@ -158,7 +158,7 @@ def average_answers(tables: Sequence[Floats]) -> Floats:
 def join_second_opinions(teachers: Sequence[Mapping[str, Prediction]]) -> dict[str, Prediction]:
     """Return one answer for each sample that a teacher was asked about, keyed by sample id.
 
-    It has the mean of the teachers' probabilities, and the reason of a teacher that chose the same label.
+    It has the mean of the teachers' probabilities, and reason and boxes of a teacher that chose the same label.
     """
     found: dict[str, Prediction] = {}
     for identity in dict.fromkeys(i for answers in teachers for i in answers):
@@ -172,8 +172,9 @@ def join_second_opinions(teachers: Sequence[Mapping[str, Prediction]]) -> dict[s
             shares.update({k: v / len(usable) for k, v in (p.probabilities or {p.label or "": 1.0}).items()})  # pyright: ignore
         label = max(shares, key=lambda each: shares[each])
         same = [p for p in usable if p.label == label]
-        update = {"label": label, "probabilities": dict(shares), "reason": same[-1].reason if same else ""}
-        found[identity] = (same or usable)[-1].model_copy(update=update)
+        best = (same or usable)[-1]
+        explained = {} if same else {"reason": "", "boxes": ()}
+        found[identity] = best.model_copy(update={"label": label, "probabilities": dict(shares), **explained})
     return found
 
 

@@ -86,9 +86,9 @@ class TeacherCosts:
         for role, sets in answers.items():
             figures[f"{role}: answers"] = sum(map(len, sets))
             if self.costs.get(role):
-                figures[f"{role}: cost"] = self.costs[role]
+                figures[f"{role}: cost"] = round(self.costs[role], 4)
             for name, known in (("given labels", given), ("people", verdicts)):
                 both = [p.label == known[i] for i, p in sets[0].items() if i in known and p.label is not None]
                 if both:
-                    figures[f"{role}: agreement with {name}"] = sum(both) / len(both)
+                    figures[f"{role}: agreement with {name}"] = round(sum(both) / len(both), 4)
         return figures

@@ -63,7 +63,7 @@ def join_answers(answers: Sequence[Prediction | None], weights: Weights) -> Pred
             "probabilities": dict(zip(labels, shares.tolist(), strict=True)),
             "votes": dict(sum((Counter(p.votes) for _, p in usable), Counter[str]())),
             "reason": best.reason if same else "",
-            "pointing": best.pointing if same else "",
+            "boxes": best.boxes if same else (),
         }
     )
 
