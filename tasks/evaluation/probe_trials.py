@@ -19,7 +19,7 @@ from tasks.students.probe_features import Vector
 from tasks.students.settings import ProbeSpec
 from tasks.students.student_folder import is_trained
 
-_FOR_GENERATORS = frozenset({Variant.RATIONALES, Variant.PHASED})
+_FOR_GENERATORS = frozenset({Variant.RATIONALES, Variant.PHASED, Variant.SOFT})
 
 
 @dataclass(frozen=True)

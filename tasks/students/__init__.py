@@ -12,6 +12,8 @@ lora.py              what a LoRA student is trained on, and its name  (student.k
 lora_training.py     train it with trl                                (student.epochs, .batch_size, …)
 lora_memory.py       whether a GPU has enough memory for it
 lora_dataset.py      the rows that it is trained on
+soft_loss.py         learn probabilities of labels                      (student.loss)
+fusion.py            fuse several LoRA students into one adapter
 lora_checkpoints.py  checkpoints from which training that was killed resumes
 
 probe.py             train a probe, a classifier on frozen features, and predict (student.kind: probe)

@@ -34,6 +34,7 @@ from tasks.students.lora_checkpoints import KEPT, Watch, find_newest_checkpoint
 from tasks.students.lora_dataset import make_dataset
 from tasks.students.lora_memory import LESS_MEMORY
 from tasks.students.loss_curves import Progress, draw_curve, read_curve
+from tasks.students.soft_loss import SoftCollator, compute_soft_loss
 from tasks.students.student_folder import keep_student, work_folder
 
 if TYPE_CHECKING:
@@ -107,9 +108,16 @@ def train_adapter(
 
 
 class _Trainer(SFTTrainer):
-    """A trainer that measures how long it waits for batches."""
+    """A trainer that measures how long it waits for batches, and knows soft labels."""
 
     watch: Watch
+
+    def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **more: Any) -> Any:
+        """Return the loss of a batch."""
+        if "targets" not in inputs:
+            return super().compute_loss(model, inputs, *arguments, **more)
+        targets = inputs.pop("targets")
+        return compute_soft_loss(model, inputs, targets, more.get("num_items_in_batch"))
 
     def get_batch_samples(self, *arguments: Any, **more: Any) -> Any:
         """Return the batches of the next update."""
@@ -176,12 +184,15 @@ def _make_trainer(
             processor.image_processor.patch_size,
             recipe.images,
             choose_box_form(spec, recipe.prompter.pack),
+            recipe.soft,
         ),
         processing_class=processor,
         peft_config=None if recipe.start else adapter,
         callbacks=[watch],
     )
     trainer.watch = watch
+    if recipe.soft:
+        trainer.data_collator = SoftCollator(trainer.data_collator, processor.tokenizer)
     trainer.remove_callback(PrinterCallback)  # `watch` reports progress instead
     return trainer
 

@@ -8,7 +8,7 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -27,14 +27,19 @@ from tasks.storage.files import describe_full_disk
 
 Row = Callable[[Example, Sequence[str]], dict[str, object]]
 """A function that makes a row from an example and the names of its image files. It may raise UnsupportedExample."""
+Split = Callable[[Example], Iterable[Example]]
+"""A function that returns an example for each of the rows that stand for the given one."""
 _IMAGES = "images"
 
 
 class Writer(Protocol):
     """Writes one format. An example is either written completely or not at all."""
 
-    def write(self, example: Example) -> None:
-        """Write one example; raises UnsupportedExample if this format can't contain it."""
+    def write(self, example: Example) -> int:
+        """Write one example, and return its number of rows; raises UnsupportedExample if this format can't contain it.
+
+        Only formats with one row per pair of answers may write none.
+        """
         ...
 
     def close(self) -> None:
@@ -189,8 +194,17 @@ class SubsetWriter:
     readers drop unknown columns (ms-swift), and others are confused by them.
     """
 
-    def __init__(self, folder: Path, name: str, row: Row, names: ImageNames, kind: type[RowFile]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        row: Row,
+        names: ImageNames,
+        kind: type[RowFile],
+        split: Split = lambda example: (example,),
+    ) -> None:
         self._folder, self._name, self._row, self._names, self._kind = folder, name, row, names, kind
+        self._split = split
         self._files = {Subset.TRAIN: self._open(Subset.TRAIN)}
         self._rows: Counter[Subset] = Counter()
         self._provenance = JsonLines(folder / "provenance.jsonl")
@@ -198,16 +212,22 @@ class SubsetWriter:
     def _open(self, subset: Subset) -> RowFile:
         return self._kind(self._folder / f"{subset_name(self._name, subset)}{self._kind.suffix}")
 
-    def write(self, example: Example) -> None:
-        """Write the example's row to its subset's file; raises UnsupportedExample if the format can't contain it."""
+    def write(self, example: Example) -> int:
+        """Write the example's rows to its subset's file; raises UnsupportedExample if the format can't contain it."""
         subset = example.subset
-        row = self._row(example, self._names.name_images(example))
-        if subset not in self._files:
+        parts = list(self._split(example))
+        names = self._names.name_images(example) if parts else []
+        rows = [self._row(part, names) for part in parts]
+        if rows and subset not in self._files:
             self._files[subset] = self._open(subset)
-        self._files[subset].add(row)
-        facts = {"subset": subset, "origin": example.origin, "label": example.label}
-        self._provenance.add({"id": example.sample_id, "source": example.source, "row": self._rows[subset], **facts})
-        self._rows[subset] += 1
+        for part, row in zip(parts, rows, strict=True):
+            self._files[subset].add(row)
+            facts = {"subset": subset, "origin": example.origin, "label": part.label}
+            self._provenance.add(
+                {"id": example.sample_id, "source": example.source, "row": self._rows[subset], **facts}
+            )
+            self._rows[subset] += 1
+        return len(rows)
 
     def close(self) -> None:
         """Finish and close all files."""

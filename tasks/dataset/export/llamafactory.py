@@ -71,13 +71,18 @@ def estimate_tokens(example: Example, spec: ExportSpec, patch_size: int) -> int:
     return images + len(_IDEOGRAPH.findall(text)) // 2 + len(_WORD_OR_DIGIT.findall(text))
 
 
-def write_dataset_info(folder: Path, names: Sequence[str]) -> None:
-    """Write `folder/dataset_info.json`, which describes the file and the columns of each data set in `names`."""
+def write_dataset_info(folder: Path, names: Sequence[str], *, pairs: bool = False) -> None:
+    """Write `folder/dataset_info.json`, which describes the file and the columns of each data set in `names`.
+
+    `pairs` is whether their rows have two answers, one to prefer and one to reject.
+    """
+    columns = ("messages", "images", *(("chosen", "rejected") if pairs else ()))
     info = {
         name: {
             "file_name": f"{name}.json",
             "formatting": "sharegpt",
-            "columns": {"messages": "messages", "images": "images"},
+            "ranking": pairs,
+            "columns": {column: column for column in columns},
             "tags": {f"{tag}_tag": tag for tag in ("role", "content", "user", "assistant", "system")},
         }
         for name in names

@@ -38,7 +38,7 @@ def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) ->
     return SubsetWriter(folder, name, partial(make_swift_row, spec=spec, thinks=thinks), names, JsonLines)
 
 
-def make_swift_row(example: Example, images: Sequence[str], *, spec: ExportSpec, thinks: bool) -> dict[str, object]:
+def make_swift_row(example: Example, images: Sequence[str], *, spec: ExportSpec, thinks: bool) -> dict[str, Any]:
     """Return the example's row.
 
     For a thinking model, the last answer begins with empty thoughts. The model's chat template writes them there, but
