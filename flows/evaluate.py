@@ -24,11 +24,13 @@ from tasks.evaluation.fold_team import FoldTeam
 from tasks.evaluation.lora_students import LoraStudents
 from tasks.evaluation.probe_trials import Probes, plan_probe_trials
 from tasks.evaluation.results import STAGES, Results, check_held_out, is_transductive, read_results
+from tasks.evaluation.served_student import write_served_student
 from tasks.evaluation.table import TRANSDUCTIVE, Report, describe, make_report
 from tasks.evaluation.test_set import choose_test_labels, count_usual_labels, keep_own_ids, read_truth
 from tasks.evaluation.trials import Trial, estimate_trials, plan_trials, train_trial
 from tasks.evaluation.variants import BEST_FIRST, FROM_FOLDS, Variant
 from tasks.items.settings import SourceConfig
+from tasks.models.engines.engine import Workplace
 from tasks.models.image_cache import ImageCache
 from tasks.models.pins import choose_revision
 from tasks.packs.pack import Pack
@@ -104,8 +106,13 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
         for s in held_out
         if s.id not in labels
     ]
+    if isinstance(students, LoraStudents) and Variant.FUSED in students.variants:
+        most_images = max(len(s.images) for s in measured)
+        place = Workplace(ImageCache(config.images), config.output / "logs", most_images)
+        folder = write_served_student(config.output, students.teams[0], students.spec, place, report.scores)
+        get_run_logger().info("the fused student is in %s; its README says how to serve it", folder)
     _show(report)
-    ids = [s.id for s in measured for _ in students.trials] + [d.sample_id for d in dropped]
+    ids = [s.id for s in measured for _ in range(students.count)] + [d.sample_id for d in dropped]
     record = stage.finish(rows, dropped, ids, report.figures(), costs)
     _update_card(config.output)
     return record

@@ -39,6 +39,11 @@ class LoraStudents:
         """Return the variants that were trained."""
         return {trial.variant for trial in self.trials} | (FROM_FOLDS & set(self.wanted) if self.teams else set())
 
+    @property
+    def count(self) -> int:
+        """Return how many answers each item gets."""
+        return len(self.trials) + len(self.teams) * len(FROM_FOLDS & set(self.wanted))
+
     def score(self, items: Sequence[Sample], labels: Mapping[str, str]) -> list[Scored]:
         """Return all students' answers about `items`, whose true labels are `labels`."""
         rows: list[Scored] = []

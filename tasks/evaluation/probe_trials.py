@@ -63,6 +63,11 @@ class Probes:
         """Return the variants that were trained."""
         return {trial.variant for trial in self.trials}
 
+    @property
+    def count(self) -> int:
+        """Return how many answers each item gets."""
+        return len(self.trials)
+
     def score(self, items: Sequence[Sample], labels: Mapping[str, str]) -> list[Scored]:
         """Return all probes' answers about `items`, whose true labels are `labels`."""
         rows: list[Scored] = []
