@@ -22,7 +22,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.decomposition import PCA
 
 Values = NDArray[np.float64]
-SEEDS, FOLDS, COMPONENTS = 5, 4, 120
+SEEDS, FOLDS, COMPONENTS = 5, 4, 80
 LABELLED, POOL = 1000, 3000
 
 
@@ -43,18 +43,19 @@ def fit(items: Values, targets: Values, penalty: float = 3.0) -> Values:
         return value, (items.T @ (softmax(logits, axis=1) - targets) + penalty * weights).ravel()
 
     start = np.zeros(items.shape[1] * targets.shape[1])
-    return minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x.reshape(items.shape[1], -1)
+    return minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 80}).x.reshape(items.shape[1], -1)
 
 
 def main(folder: Path) -> None:
     """Print the accuracy of each kind of student, and its lift with a 95 % interval."""
     table = pd.read_parquet(folder / "cifar10n_images.parquet")
     stored = np.load(folder / "cifar10n_aggregate.npz")
-    teachers = stored["pred_probs"].astype(np.float64)[:, table["cifar_index"]]
+    places = table["cifar_index"].to_numpy()
+    teachers = stored["pred_probs"].astype(np.float64)[:, places]
     teachers /= teachers.sum(2, keepdims=True)
-    items, true = describe(table["jpg"]), table["true"].to_numpy()
+    items, true = describe(table["jpg"]), stored["true"][places]
     hard = np.eye(teachers.shape[2])
-    given = hard[table["given"].to_numpy()]
+    given = hard[stored["given"][places]]
     scores: dict[str, list[float]] = defaultdict(list)
     for number, teacher in enumerate(teachers):
         for seed in range(SEEDS):
