@@ -2,8 +2,9 @@
 
 The answers for an item's labels have a common beginning and part at some tokens. Where they part, the target is the
 share of the probability that goes on with each token, given the tokens before; everywhere else it is the one token of
-the answer. Only the answer of the item's own label is run through the model, so that training costs no more. What is
-learned about a token is exact; about labels that part only after tokens of another label, nothing is learned.
+the answer. Only the answer of the item's own label is run through the model, so training costs no more than on one
+label. All labels' shares of the first such token are learned. Where the answers of two other labels part later, after a
+token that the own answer does not have, nothing is learned from this item.
 """
 
 from collections.abc import Callable, Mapping, Sequence

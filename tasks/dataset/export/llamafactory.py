@@ -81,7 +81,7 @@ def write_dataset_info(folder: Path, names: Sequence[str], *, pairs: bool = Fals
         name: {
             "file_name": f"{name}.json",
             "formatting": "sharegpt",
-            "ranking": pairs,
+            **({"ranking": True} if pairs else {}),
             "columns": {column: column for column in columns},
             "tags": {f"{tag}_tag": tag for tag in ("role", "content", "user", "assistant", "system")},
         }

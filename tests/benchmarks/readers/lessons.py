@@ -28,22 +28,24 @@ PAIR_READERS = (
     Reader("ms-swift, DPO", Format.SWIFT_PAIRS, "by_swift_pairs", peer="swift"),
     Reader("LLaMA-Factory, DPO", Format.LLAMAFACTORY_PAIRS, "by_llamafactory_pairs", peer="llamafactory"),
 )
-SOFT_READERS = (Reader("ms-swift, soft labels", Format.SWIFT_SOFT, "by_swift_soft", peer="swift"),)
+SOFT_READERS = (
+    Reader("ms-swift, soft labels", Format.SWIFT_SOFT, "by_swift_soft", peer="swift"),
+    Reader("trl, soft labels", Format.TRL, "by_trl_soft"),
+)
 
 
 class LessonSet:
     """The drawn items with their pairs or probabilities, a checkpoint that fits them, and their exports.
 
-    `cases` are the conversations that a reader should find, in its order: of a pair first the right one, and of an item
-    with soft labels one per label.
+    `cases` are the conversations that a reader should find, in its order: of a pair first the right one, and for
+    ms-swift one per label of an item with soft labels.
     """
 
     def __init__(self, folder: Path, count: int, reader: Reader) -> None:
         add = _add_pair if reader in PAIR_READERS else _add_probabilities
         drawn = [add(i, case) for i, case in enumerate(draw_cases(folder, count, PAIR_SHAPES))]
         ordered = [c for s in Subset for c in drawn if c.example.subset is s]
-        show = _show_pair if reader in PAIR_READERS else _show_labels
-        self.cases = [shown for case in ordered for shown in show(case)]
+        self.cases = [shown for case in ordered for shown in _list_shown(case, reader.format)]
         texts = [
             turn["content"][0]["text"] for case in self.cases for turn in case.turns if "text" in turn["content"][0]
         ]
@@ -63,9 +65,14 @@ def _add_pair(number: int, case: Case) -> Case:
     return replace(case, example=case.example.model_copy(update={"pairs": (pair,)}))
 
 
-def _show_pair(case: Case) -> Iterator[Case]:
+def _list_shown(case: Case, format: Format) -> Iterator[Case]:
+    """Yield what a reader of the format should find of the case."""
+    if format is Format.SWIFT_SOFT:
+        yield from _show_labels(case)
+        return
     yield case
-    yield _replace_answer(case, escape_placeholder(case.example.pairs[0].rejected))
+    if format is not Format.TRL:
+        yield _replace_answer(case, escape_placeholder(case.example.pairs[0].rejected))
 
 
 def _add_probabilities(number: int, case: Case) -> Case:
