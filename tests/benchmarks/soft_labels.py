@@ -1,39 +1,56 @@
 """Soft labels, fusing and ensembling on human noise: small students of five real models, scored by the true labels.
 
-    python -m tests.benchmarks.soft_labels FOLDER   # with cifar10n_images.parquet and cifar10n_aggregate.npz
+    python tests/benchmarks/soft_labels.py [--data FOLDER]
 
 Per teacher and seed: 1,000 labelled pictures with people's own labels, 3,000 that the teacher labels, 1,000 held out. A
-student is a linear softmax model on the pictures' main components. Its folds are as those of a run: four students, each
-without a quarter of the labelled pictures. Fusing linear students is the mean of their weights. The intervals are those
-of the mean over 5 teachers × 5 seeds. A student of this size says nothing about Qwen2-VL; see `make bench-lift`.
+student is a linear softmax model on a probe's features of the pictures. Its folds are as those of a run: four students,
+each without a quarter of the labelled pictures. Fusing linear students is the mean of their weights. The intervals are
+those of the mean over 5 teachers × 5 seeds. A student of this size says little about Qwen2-VL: see `make bench-lift`.
 """
 
-import io
+import argparse
 import sys
+import tempfile
 from collections import defaultdict
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.decomposition import PCA
 
+from tasks.items.images import MAX_PIXELS, check_image
+from tasks.media import ImagePart, ImageRef
+from tasks.records import Sample, Split
+from tasks.students.probe_features import describe_images
+from tasks.students.settings import ProbeSpec
+from tests.benchmarks.correction.real import DATA
+
 Values = NDArray[np.float64]
-SEEDS, FOLDS, COMPONENTS = 5, 4, 80
+SEEDS, FOLDS, COMPONENTS = 5, 4, 150
 LABELLED, POOL = 1000, 3000
 
 
-def describe(pictures: pd.Series) -> Values:
-    """Return the main components of the pictures, and a constant."""
-    pixels = np.array([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in pictures], np.float64)
-    found = PCA(COMPONENTS, random_state=0).fit_transform(pixels.reshape(len(pixels), -1) / 255)
-    return np.column_stack([found / found.std(0), np.ones(len(found))])
+def describe(pictures: pd.Series, folder: Path) -> Values:
+    """Return the main components of the pictures' features, those of a probe student, and a constant."""
+    images: list[ImageRef] = []
+    for number, data in enumerate(pictures):
+        file = folder / f"{number}.jpg"
+        file.write_bytes(data)
+        images.append(check_image(file, MAX_PIXELS))
+    samples = [
+        Sample(id=i.path, task="", parts=(ImagePart(image=i),), labels=(), split=Split.TEST, source="") for i in images
+    ]
+    known = describe_images(ProbeSpec(), samples)
+    found = PCA(COMPONENTS, random_state=0).fit_transform(np.array([known[i.sha256] for i in images], np.float64))
+    return np.column_stack([found / found.std(0).mean(), np.ones(len(found))])
 
 
-def fit(items: Values, targets: Values, penalty: float = 3.0) -> Values:
+def fit(items: Values, targets: Values, penalty: float = 1.0) -> Values:
     """Return the weights of the student with the least cross entropy with `targets` [items, classes]."""
 
     def loss(flat: Values) -> tuple[float, Values]:
@@ -53,7 +70,9 @@ def main(folder: Path) -> None:
     places = table["cifar_index"].to_numpy()
     teachers = stored["pred_probs"].astype(np.float64)[:, places]
     teachers /= teachers.sum(2, keepdims=True)
-    items, true = describe(table["jpg"]), stored["true"][places]
+    with tempfile.TemporaryDirectory() as scratch:
+        items = describe(table["jpg"], Path(scratch))
+    true = stored["true"][places]
     hard = np.eye(teachers.shape[2])
     given = hard[stored["given"][places]]
     scores: dict[str, list[float]] = defaultdict(list)
@@ -90,4 +109,10 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=DATA.parent)
+    data = parser.parse_args().data
+    if (data / DATA.name).exists():
+        main(data)
+    else:
+        print(f"skipped: no {DATA.name} in {data}")
