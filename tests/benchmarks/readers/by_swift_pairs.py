@@ -4,7 +4,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from swift.pipelines import SwiftRLHF
+from swift.pipelines.train import SwiftRLHF
 
 from tests.benchmarks.readers.by_swift_soft import open_pipeline, train
 from tests.benchmarks.readers.read import Read, counted, one_pad, pixels, write_read

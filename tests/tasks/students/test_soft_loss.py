@@ -1,5 +1,6 @@
 """Students that learn probabilities of labels."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -81,10 +82,11 @@ def test_a_student_learns_the_probabilities(tmp_path: Path, samples: list[Sample
         choose_base_engine(spec).model_copy(update={"adapter": str(folder)}), Workplace(ImageCache(tmp_path), tmp_path)
     )
     requests = [prompter.classify(s, Sampling(label_probabilities=True), with_reason=False) for s in taught]
-    learned = [g.label_logprobs or {} for g in engine.generate(requests)]
+    learned = [{label: math.exp(p) for label, p in (g.label_logprobs or {}).items()} for g in engine.generate(requests)]
     engine.close()
-    for found in learned:  # a student of hard labels would know only the first
-        assert min(found[first], found[second]) > max(found[other] for other in others)
+    for found in learned:  # to a student of hard labels, the second label is as improbable as the others
+        rest = sum(found[other] for other in others) / len(others)
+        assert min(found[first], found[second]) > 1.3 * rest
 
 
 def test_only_what_is_taught_softly_changes_a_students_name(tmp_path: Path, samples: list[Sample]) -> None:
