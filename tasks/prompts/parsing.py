@@ -86,8 +86,7 @@ def parse(request: Request, generation: Generation, *, source: str, model: str) 
     votes = Counter(read.label for read in reads if read.label is not None)
     for read in reads:
         if read.label is not None and read.reason:
-            reason = remove_boxes(read.reason) if request.boxes else read.reason
-            answers.append(Vote(label=read.label, reason=reason))
+            answers.append(Vote(label=read.label, reason=read_pointing(read.reason, request, generation).text))
     if not votes:
         return predict(reads[0] if reads else _Read(Outcome.EMPTY), votes)
     label = _choose_label(votes, probabilities, constraint.labels)
