@@ -16,7 +16,7 @@ from PIL import Image
 from tasks.items.known_files import FRAMES
 from tasks.items.samples import Intake, Reason, read_samples
 from tasks.items.settings import VideoSettings
-from tasks.items.videos import have_frames
+from tasks.items.videos import check_videos, have_frames
 from tasks.media import VideoRef
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import Split
@@ -382,16 +382,15 @@ def test_lost_or_damaged_frames_are_taken_again(folder: Path) -> None:
     assert read_one(folder) == first
 
 
-def _read_again(folder: Path, _: int) -> VideoRef:
-    return read_one(folder)
+def _take_frames(file: Path, _: int) -> VideoRef:
+    with check_videos([file], VideoSettings(), file.parent / FRAMES, None) as recordings:
+        return recordings.check(file)
 
 
 def test_processes_that_read_at_the_same_time_get_the_same_frames(folder: Path) -> None:
-    draw_recording(folder / "a.mp4", 200)
-    make_pack(folder, first=False)
+    file = draw_recording(folder / "a.mp4", 200)
     with multiprocessing.get_context("spawn").Pool(3) as pool:
-        found = pool.map(partial(_read_again, folder), range(3))
+        found = pool.map(partial(_take_frames, file), range(3))
     assert found[0] == found[1] == found[2]
-    stored = folder.parent / "cache" / FRAMES
-    assert len([path for path in stored.rglob("*") if path.suffix == ".jpg"]) == len(found[0].frames)
-    assert len(list(stored.glob("*/*"))) == 1
+    assert len(list((folder / FRAMES).rglob("*.jpg"))) == len(found[0].frames)
+    assert len(list((folder / FRAMES).glob("*/*"))) == 1
