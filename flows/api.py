@@ -18,7 +18,6 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
-    FlowRunFilterNextScheduledStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -103,15 +102,13 @@ def schedule_next_run(run: FlowRun) -> str:
     if run.deployment_id is None:
         return ""
     due = datetime.now(UTC) + _NEXT_LOOK
+    scheduled = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[run.deployment_id]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+    )
     with get_client(sync_client=True) as client:
-        waiting = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                deployment_id=FlowRunFilterDeploymentId(any_=[run.deployment_id]),
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-                next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(before_=due),
-            )
-        )
-        if not waiting:
+        times = [r.next_scheduled_start_time for r in client.read_flow_runs(flow_run_filter=scheduled, limit=200)]
+        if not any(time is not None and time <= due for time in times):
             client.create_flow_run_from_deployment(
                 run.deployment_id, parameters=run.parameters, state=Scheduled(scheduled_time=due), tags=run.tags
             )

@@ -81,7 +81,17 @@ def _make_version(config: EmitConfig, stage: Stage, sets: Mapping[Split, SourceC
     """Merge the sets and the stages' results into a new version, set `stage.folder` to it, and return its record."""
     pack = stage.pack
     lines = find_line_finder(config, pack)
-    sources = read_sources(config.output, sets, config.stages, pack, config.emit, config.rationales, config.seed, lines)
+    sources = read_sources(
+        config.output,
+        sets,
+        config.stages,
+        pack,
+        config.emit,
+        config.rationales,
+        config.seed,
+        find_lines=lines,
+        labelled_digest=stage.inputs.get(_INPUTS[Split.LABELLED]),
+    )
     get_run_logger().info("%d reasons are left out because they are too similar to others", sources.alike_reasons)
     samples = (sample for part in (sources.labelled, sources.pool) for sample in part)
     # No model is asked here, so its identity and pixel bounds do not matter.

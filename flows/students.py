@@ -3,7 +3,7 @@
 Each training is a task run. They run at the same time on the nodes of a cluster and on several GPUs of this machine.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -126,6 +126,12 @@ class FoldStudents:
         students = self.train(samples, fold_of, repeat)
         check_out_of_fold(samples, fold_of, read_seen_content(students))
         return self.ask(students, samples, fold_of), students
+
+    def load(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Sequence[Student]]]:
+        """Yield each repeat whose folds are recorded, with its students. Those that are missing are trained."""
+        for repeat in range(self.spec.repeats):
+            if (fold_of := read_folds(self.config.output / STAGE, repeat, self.spec.folds)) is not None:
+                yield repeat, self.train(samples, fold_of, repeat)
 
     def train(self, samples: Sequence[Sample], fold_of: Mapping[str, int], repeat: int) -> Sequence[Student]:
         """Train each missing student on all samples outside its fold, and return the students of all folds."""

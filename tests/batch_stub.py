@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -66,7 +66,7 @@ class BatchOptions:
     rate_limit: float = 0.0
     """Share of calls that are answered with 429."""
     lose_reply: float = 0.0
-    """Share of POST calls that have their effect, after which the connection breaks."""
+    """Share of uploads and creations that have their effect, after which the connection breaks."""
     gaps: frozenset[Gap] = frozenset()
     alternatives: bool = False
     """Report the alternatives of each token."""
@@ -127,7 +127,11 @@ class BatchStub:
         response = self._answer(request, path, content)
         if doomed:
             os.kill(pid, signal.SIGKILL)
-        if request.method == "POST" and self._draw.random() < self.options.lose_reply:
+        if (
+            path in ("/files", "/batches")
+            and request.method == "POST"
+            and self._draw.random() < self.options.lose_reply
+        ):
             assert request.transport is not None
             request.transport.abort()
         return response
@@ -323,7 +327,7 @@ class RunningBatchStub:
 
 
 @contextmanager
-def running(options: BatchOptions | None = None) -> Iterator[RunningBatchStub]:
+def running(options: BatchOptions | None = None) -> Generator[RunningBatchStub]:
     """Run the stub on a free port until the block ends."""
     port = free_port()
     text = json.dumps(asdict(options or BatchOptions()), default=list)

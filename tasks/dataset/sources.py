@@ -49,6 +49,10 @@ class Sources:
     verdicts: Mapping[str, Sequence[Verdict]] = field(default_factory=dict[str, Sequence[Verdict]])
     """People's verdicts on conflicting duplicates, keyed by case id. `find_verdict` finds those that are used."""
     settings: EmitSettings = field(default_factory=EmitSettings)
+    of_labelled: Mapping[str, Prediction] = field(default_factory=dict[str, Prediction])
+    """The teacher's answers about the labelled set, given without seeing its labels, keyed by item id."""
+    of_pool: Sequence[Prediction] | StoredRows[Prediction] = ()
+    """Its answers about the pool, in the order of the pool; empty if it was not asked."""
     alike_reasons: int = 0
     """Number of reasons that are not used because they are too similar to another one."""
 
@@ -95,6 +99,14 @@ class Sources:
                 yield from ((start + i, samples[i]) for i in sorted(wanted))
             start += len(samples)
 
+    def read_answers(self, places: Collection[int]) -> dict[int, Prediction]:
+        """Return the teacher's answers about those of the items at `places` that are in the pool, keyed by place."""
+        first = len(self.labelled)
+        wanted = {place - first for place in places if place >= first}
+        if isinstance(self.of_pool, StoredRows):
+            return {first + i: answer for i, answer in self.of_pool.at(wanted)}
+        return {first + i: self.of_pool[i] for i in wanted if i < len(self.of_pool)}
+
 
 def qualify_id(sample: Sample) -> str:
     """Return an id that is unique even if the labelled set and the pool both use the sample's own id."""
@@ -136,10 +148,12 @@ def read_sources(
     rationales: RationaleSettings,
     seed: int,
     find_lines: FindLines | None = None,
+    labelled_digest: str | None = None,
 ) -> Sources:
     """Return the results of the run in `output`: its `sets`, and what `stages` kept. The samples stay on disk.
 
-    `find_lines` finds the text on images, with which the boxes of reasons are judged.
+    `find_lines` finds the text on images, with which the boxes of reasons are judged. `labelled_digest` is the current
+    digest of the labelled set: the teacher's answers about an earlier one do not count.
     """
 
     def samples(split: Split) -> Samples:
@@ -174,8 +188,20 @@ def read_sources(
         unreasoned=unreasoned,
         verdicts=read_store(output / CONFLICTS / STORE),
         settings=settings,
+        of_labelled=_read_answers(output, labelled_digest) if "pseudo_labels" in stages else {},
+        of_pool=StoredRows(output / "pseudo_labels" / "predictions.parquet", Prediction)
+        if "pseudo_labels" in stages
+        else (),
         alike_reasons=alike,
     )
+
+
+def _read_answers(output: Path, labelled_digest: str | None) -> dict[str, Prediction]:
+    record = read_record(output / "pseudo_labels")
+    if record is None or record.inputs.get("labelled") != labelled_digest:
+        return {}
+    rows = StoredRows(output / "pseudo_labels" / "labelled.parquet", Prediction)
+    return {p.sample_id: p for p in rows}
 
 
 _Kept = TypeVar("_Kept", Correction, Prediction)

@@ -59,6 +59,9 @@ class StudentSpec(CheckpointSettings):
 
     kind: Literal["lora"] = "lora"
     """Low-rank adapters of Qwen-VL, trained by labelstill itself."""
+    loss: Literal["hard", "soft"] = "hard"
+    """soft: `evaluate` also trains students that learn the teacher's probabilities of a pseudo-labelled item's labels
+    instead of its label alone (variant `soft`). Items with a reason, and those of the labelled set, keep one label."""
     epochs: float = Field(default=3.0, gt=0)
     """Passes over the training items."""
     steps: int | None = Field(default=None, ge=1)

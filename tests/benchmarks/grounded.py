@@ -51,7 +51,7 @@ KINDS = {
 }
 OTHERS = ("Help", "Home", "News", "Mail", "Share", "Photo", "Music", "Video")
 RIGHT = 0.5
-ITEMS = 100
+ITEMS = 80
 
 
 class Drawn(NamedTuple):
@@ -135,12 +135,12 @@ def teach(folder: Path, steps: int) -> Path:
     (folder / "model.safetensors").unlink()  # there again once the model is trained
 
     def report(step: int, total: int, loss: float) -> None:
-        if step % 20 == 0:
+        if step % 10 == 0:
             print(f"  step {step} of {total}: loss {loss:.3f}, {time.process_time():.0f} CPU s", flush=True)
 
     rng = random.Random(3)
     pictures = ((d.image.resize(SEEN, Image.Resampling.BICUBIC), d.label) for d in iter(lambda: draw_screen(rng), None))
-    learn_to_see(model, processor, pictures, list(KINDS), steps=20, seed=0, report=report)
+    learn_to_see(model, processor, pictures, list(KINDS), steps=15, seed=0, report=report)
     train(model, processor, stream_lessons(processor, 2), steps=steps, rate=3e-3, seed=0, report=report)
     model.save_pretrained(folder)
     return folder
@@ -150,7 +150,7 @@ def main() -> None:
     """Train, ask, and print what was found."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(sys.argv[1] if len(sys.argv) > 1 else scratch)
-        model = teach(folder / "model", int(sys.argv[2]) if len(sys.argv) > 2 else 240)
+        model = teach(folder / "model", int(sys.argv[2]) if len(sys.argv) > 2 else 220)
         spec = EngineSpec(
             engine="local", model=str(model), dtype="float32", batch_size=32,
             min_pixels=PROMPTER.min_pixels, max_pixels=PROMPTER.max_pixels,

@@ -78,8 +78,14 @@ def _is_alike(one: str, other: str, at_any_size: bool) -> bool:
 
 
 def one_pad(text: str) -> str:
-    """`text` with each run of pads of an image or of frames as one."""
-    return re.sub(r"(<\|(?:image|video)_pad\|>)\1*", r"\1", text)
+    """`text` with each run of pads of an image or of frames as one, without the tokens around Qwen3-VL's recordings.
+
+    transformers from 5.10 on, and vLLM with it, keep `<|vision_start|>` and `<|vision_end|>` also around all pairs of
+    frames of a recording; older ones and LLaMA-Factory do not.
+    """
+    short = re.sub(r"(<\|(?:image|video)_pad\|>)\1*", r"\1", text)
+    pair = r"<[\d.]+ seconds><\|vision_start\|><\|video_pad\|><\|vision_end\|>"
+    return re.sub(rf"<\|vision_start\|>((?:{pair})+)<\|vision_end\|>", r"\1", short)
 
 
 def counted(ids: Sequence[int], labels: Sequence[int]) -> list[int]:

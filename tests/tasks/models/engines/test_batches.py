@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import multiprocessing
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -32,11 +33,12 @@ ADDRESS = "http://127.0.0.1:1/v1"
 
 def finish(folder: Path, stub: RunningBatchStub, requests: list[Request]) -> list[Generation]:
     """Look until everything is answered."""
+    said = ""
     for _ in range(20):
-        answers, pending = look(folder, stub.url, requests)
-        if not pending:
+        answers, said = look(folder, stub.url, requests)
+        if not said:
             return answers
-    raise AssertionError(pending)
+    raise AssertionError(said)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,30 @@ def test_a_run_submits_says_so_and_a_later_one_takes_the_answers(tmp_path: Path,
     calls = flawless.stats()["calls"]
     assert len(look(tmp_path, flawless.url, requests)[0]) == 30
     assert flawless.stats()["calls"] == calls, "the ledger has all answers, so nothing is asked"
+
+
+def test_what_was_accepted_is_not_sent_again_when_the_reply_is_lost(tmp_path: Path) -> None:
+    requests = list(make_requests(5))
+    with running(BatchOptions(lose_reply=1.0, looks=0)) as stub:
+        assert "submitted 5 questions in 1 file" in look(tmp_path, stub.url, requests)[1]
+        assert len(finish(tmp_path, stub, requests)) == 5
+        bill = stub.stats()
+    assert (bill["uploads"], bill["batches"], bill["accepted"]) == (1, 1, 5)
+
+
+@pytest.mark.parametrize("known", ["uploading", "creating"])
+def test_what_was_accepted_is_not_sent_again_when_its_record_is_missing(tmp_path: Path, known: str) -> None:
+    """As after kill -9 between the server's reply and the note of it."""
+    requests = list(make_requests(5))
+    with running(BatchOptions(looks=0)) as stub:
+        look(tmp_path, stub.url, requests)
+        with closing(sqlite3.connect(tmp_path / "ledger.sqlite.batches" / "batches.sqlite")) as book:
+            file_id = "file_id" if known == "creating" else "''"
+            book.execute(f"UPDATE batches SET state = '{known}', batch_id = '', file_id = {file_id}")
+            book.commit()
+        assert len(finish(tmp_path, stub, requests)) == 5
+        bill = stub.stats()
+    assert (bill["uploads"], bill["batches"], bill["accepted"]) == (1, 1, 5)
 
 
 def test_damaged_files_are_read_and_what_is_missing_is_asked_again(

@@ -17,7 +17,7 @@ FORKS.set_forkserver_preload(["tests.tasks.models.engines.batch_run"])
 
 BAD = BatchOptions(
     lose=0.03, double=0.05, damage=0.02, foreign=0.02, expire=0.2, cancel=0.1, fail_half=0.2, spare_later=True,
-    rate_limit=0.05, lose_reply=0.15, queue_tokens=300_000, seed=5,
+    rate_limit=0.05, lose_reply=0.15, queue_tokens=300_000, looks=2, seed=5,
 )  # fmt: skip
 """Everything goes wrong, but never with a question that is sent for the third time."""
 

@@ -10,8 +10,9 @@ from tasks.records import LabelAnswer
 
 
 def constraint(*labels: str) -> LabelAnswer:
-    pieces = {"opening": '{"label": "', "between": None, "closing": '"}'}
-    return LabelAnswer(labels=labels, reason_key=None, label_key="label", **pieces)
+    return LabelAnswer(
+        labels=labels, reason_key=None, label_key="label", opening='{"label": "', between=None, closing='"}'
+    )  # fmt: skip
 
 
 def choice(*tokens: tuple[str, dict[str, float]], chosen: float = 1.0) -> dict[str, Any]:
