@@ -51,8 +51,9 @@ def test_conversations_with_recordings_become_items() -> None:
     rows[2]["video"] = "a.mp4"
     converted = convert_rows(rows)
     assert converted is not None
-    assert [row["instruction"] for row in converted[1]] == ["<video>what?", "<video>what?", "<video>\nwhat?"]
-    assert [row["video"] for row in converted[1]] == [["a.mp4"], [["0.png", "1.png"]], "a.mp4"]
+    texts = ["<video>what?", "<video>what?", "<video>\nwhat?", "<video>what?"]
+    assert [row["instruction"] for row in converted[1]] == texts
+    assert [row["video"] for row in converted[1]] == [["a.mp4"], [["0.png", "1.png"]], "a.mp4", ["b.mp4"]]
     assert converted[1][1]["fps"] == 4
 
 
