@@ -64,7 +64,7 @@ def take_frames(path: Path, settings: VideoSettings) -> Frames:
         most = settings.max_pixels // len(chosen)
         decoded = _decode_by_time(path, timeline, chosen, most) or _decode_by_number(path, chosen, most)
     except (FFmpegError, OSError) as error:
-        # FFmpeg's errors are OSErrors too. It opened the file, so the fault is further inside.
+        # FFmpeg opened the file, so the fault is further inside.
         raise Unusable(Reason.VIDEO_TRUNCATED, f"{path}: cannot be decoded to its end: {error.strerror}") from error
     pictures = [encode_picture(picture, ".jpg") for picture in decoded]
     start = timeline.times[0]

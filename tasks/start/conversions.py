@@ -18,6 +18,7 @@ _TURN_KEYS = (("from", "value"), ("role", "content"))
 _INLINE_IMAGE = re.compile(
     r"(?:Picture\s*\d+\s*[:：]\s*)?(?:<img>(.+?)</img>|<\|vision_start\|>([^<>|]+)<\|vision_end\|>)"
 )
+_INLINE_VIDEO = re.compile(r"<video>([^<>]+)</video>")
 _THOUGHT = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 _LOOKED_AT = 50
 
@@ -99,7 +100,13 @@ def _flatten(content: object, images: list[str], videos: list[object]) -> str:
         images.append(match[1] or match[2])
         return PLACEHOLDER
 
-    return _INLINE_IMAGE.sub(replace, content) if isinstance(content, str) else ""
+    def replace_video(match: re.Match[str]) -> str:
+        videos.append(match[1])
+        return VIDEO_PLACEHOLDER
+
+    if not isinstance(content, str):
+        return ""
+    return _INLINE_VIDEO.sub(replace_video, _INLINE_IMAGE.sub(replace, content))
 
 
 def _parse_answer(answer: str | None) -> Row | None:

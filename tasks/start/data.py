@@ -138,12 +138,13 @@ def _make_columns(rows: Sequence[Row], found: Found) -> Columns | None:
     boxes = next((name for name in _BOXES if _contains_boxes(rows, name)), None)
     if boxes is None and not any("boxes" in row for row in rows):
         boxes = DEFAULT_COLUMNS.boxes  # as in packs that name no columns, whose data may get boxes later
-    there = {name for row in rows for name in row}
-    return Columns(
+    columns = Columns(
         id=found.id, instruction=found.instruction, image=found.image, output=found.output, boxes=boxes,
-        video=found.video or ("video" if "video" not in there else None),
-        fps=found.fps or ("fps" if "fps" not in there else None),
+        video=found.video, fps=found.fps,
     )  # fmt: skip
+    there = {name for row in rows for name in row}
+    usual = {name: name for name in ("video", "fps") if name not in there}  # which the data may get later
+    return DEFAULT_COLUMNS if columns.model_copy(update=usual) == DEFAULT_COLUMNS else columns
 
 
 def _contains_boxes(rows: Sequence[Row], name: str) -> bool:
@@ -193,15 +194,12 @@ def _locate(source: Source, found: Found, given: Path | None) -> tuple[Located, 
 def _name_columns(found: Found) -> Columns:
     """Return the columns of rewritten items: those of the data, so that messages name what users know."""
     image = found.image and ("image" if found.image == found.id else found.image)
-    names = (found.id or "id", found.instruction, image, found.output)
+    names = (found.id or "id", found.instruction, image, found.output, found.video, found.fps)
     given = [name for name in names if name is not None]
     if len(set(given)) < len(given):
-        names = ("id", found.instruction and "instruction", image and "image", LABEL)
-    taken = {"video", "fps"} & set(names)
-    return Columns(
-        id=names[0], instruction=names[1], image=names[2], output=names[3],
-        video=None if taken else "video", fps=None if taken else "fps",
-    )  # fmt: skip
+        usual = ("id", "instruction", "image", LABEL, "video", "fps")
+        names = [name if own else None for name, own in zip(usual, ("id", *names[1:]), strict=True)]
+    return Columns(id=names[0], instruction=names[1], image=names[2], output=names[3], video=names[4], fps=names[5])
 
 
 def _write_items(rows: Sequence[Row], found: Found, located: Located, folder: Path) -> tuple[Path, Columns]:
@@ -217,7 +215,7 @@ def _write_items(rows: Sequence[Row], found: Found, located: Located, folder: Pa
         item |= {columns.image: [rename(name) for name in get_images(row, found)]} if columns.image else {}
         if columns.video and (videos := get_videos(row, found)):
             item[columns.video] = [rename(v) if isinstance(v, str) else [*map(rename, v)] for v in videos]
-            item |= {columns.fps: row.get(found.fps)} if columns.fps and found.fps else {}
+            item |= {columns.fps: row.get(found.fps or "")} if columns.fps else {}
         item |= {columns.output or "": _unwrap(row.get(found.output))}
         lines.append(orjson.dumps(_clean(item), default=str))
     write_bytes(folder / "items.jsonl", b"\n".join(lines) + b"\n")

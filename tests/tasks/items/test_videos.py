@@ -16,7 +16,8 @@ from PIL import Image
 from tasks.items.known_files import FRAMES
 from tasks.items.samples import Intake, Reason, read_samples
 from tasks.items.settings import VideoSettings
-from tasks.items.videos import have_frames
+from tasks.items.video_frames import choose_frames
+from tasks.items.videos import check_videos, have_frames
 from tasks.media import VideoRef
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import Split
@@ -382,16 +383,27 @@ def test_lost_or_damaged_frames_are_taken_again(folder: Path) -> None:
     assert read_one(folder) == first
 
 
-def _read_again(folder: Path, _: int) -> VideoRef:
-    return read_one(folder)
+def _take_frames(file: Path, _: int) -> VideoRef:
+    with check_videos([file], VideoSettings(), file.parent / FRAMES, None) as recordings:
+        return recordings.check(file)
 
 
 def test_processes_that_read_at_the_same_time_get_the_same_frames(folder: Path) -> None:
-    draw_recording(folder / "a.mp4", 200)
-    make_pack(folder, first=False)
+    file = draw_recording(folder / "a.mp4", 200)
     with multiprocessing.get_context("spawn").Pool(3) as pool:
-        found = pool.map(partial(_read_again, folder), range(3))
+        found = pool.map(partial(_take_frames, file), range(3))
     assert found[0] == found[1] == found[2]
-    stored = folder.parent / "cache" / FRAMES
-    assert len([path for path in stored.rglob("*") if path.suffix == ".jpg"]) == len(found[0].frames)
-    assert len(list(stored.glob("*/*"))) == 1
+    assert len(list((folder / FRAMES).rglob("*.jpg"))) == len(found[0].frames)
+    assert len(list((folder / FRAMES).glob("*/*"))) == 1
+
+
+@pytest.mark.parametrize("rate", [10.0, 25.0, 30000 / 1001, 30.0, 60.0])
+def test_the_numbers_of_frames_are_those_of_qwen_vl_utils(rate: float) -> None:
+    torch = pytest.importorskip("torch")
+    from qwen_vl_utils.vision_process import smart_nframes
+
+    settings = VideoSettings()
+    for total in range(2, 3000, 7):
+        count = smart_nframes({"fps": settings.fps, "max_frames": settings.max_frames}, total, rate)
+        theirs = torch.linspace(0, total - 1, count).round().long().tolist()
+        assert choose_frames(total, total / rate, settings) == theirs

@@ -43,16 +43,18 @@ def test_the_column_of_recordings_is_found(column: str, cells: list[Any], found:
 def test_conversations_with_recordings_become_items() -> None:
     answer = {"role": "assistant", "content": "tap"}
     parts = [{"type": "video", "video": ["0.png", "1.png"]}, {"type": "text", "text": "what?"}]
+    turns = [{"from": "human", "value": "<video>\nwhat?"}, {"from": "gpt", "value": "tap"}]
     rows: list[dict[str, Any]] = [
         {"messages": [{"role": "user", "content": "<video>what?"}, answer], "videos": ["a.mp4"]},
         {"messages": [{"role": "user", "content": parts}, answer], "fps": 4},
-        {"conversations": [{"from": "human", "value": "<video>\nwhat?"}, {"from": "gpt", "value": "tap"}]},
-    ]  # fmt: skip
-    rows[2]["video"] = "a.mp4"
+        {"conversations": turns, "video": "a.mp4"},
+        {"conversations": [{"from": "user", "value": "<video>b.mp4</video>what?"}]},
+    ]
     converted = convert_rows(rows)
     assert converted is not None
-    assert [row["instruction"] for row in converted[1]] == ["<video>what?", "<video>what?", "<video>\nwhat?"]
-    assert [row["video"] for row in converted[1]] == [["a.mp4"], [["0.png", "1.png"]], "a.mp4"]
+    texts = ["<video>what?", "<video>what?", "<video>\nwhat?", "<video>what?"]
+    assert [row["instruction"] for row in converted[1]] == texts
+    assert [row["video"] for row in converted[1]] == [["a.mp4"], [["0.png", "1.png"]], "a.mp4", ["b.mp4"]]
     assert converted[1][1]["fps"] == 4
 
 
