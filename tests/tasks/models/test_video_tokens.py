@@ -164,7 +164,7 @@ def test_frames_as_images_are_counted_as_images(processor: Any) -> None:
 
 
 def test_a_recording_that_is_too_thin_is_named(processor: Any) -> None:
-    with pytest.raises(TooThin, match="clip[.]mp4: 10×4000 pixels"):
+    with pytest.raises(TooThin, match=r"^/clip\.mp4: 10×4000 pixels"):
         PromptBudget(processor).count(ask(describe_video(2, 10, 4000)))
 
 
