@@ -41,7 +41,8 @@ def count_video_tokens(video: VideoRef, *, min_pixels: int, max_pixels: int, pat
     It is exact but for Qwen3-VL, whose prompts name the times of the frames too. Raises TooThin as for images.
     """
     bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "patch_size": patch_size}
-    return len(video.frames) // FRAMES_PER_PATCH * (count_image_tokens(video.frames[0], **bounds) - 2) + 2
+    frame = video.frames[0].model_copy(update={"path": video.path})  # an error names the recording
+    return len(video.frames) // FRAMES_PER_PATCH * (count_image_tokens(frame, **bounds) - 2) + 2
 
 
 def estimate_prompt_tokens(request: Request, patch_size: int) -> int:

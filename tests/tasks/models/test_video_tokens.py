@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tasks.media import ImagePart, ImageRef, Part, TextPart, VideoPart, VideoRef
-from tasks.models.image_cache import ImageCache, compute_sides
+from tasks.models.image_cache import ImageCache, TooThin, compute_sides
 from tasks.models.processor import read_processor
 from tasks.models.qwen_vl import load_processor
 from tasks.models.token_budget import PromptBudget, estimate_prompt_tokens
@@ -161,6 +161,11 @@ def test_frames_as_images_are_counted_as_images(processor: Any) -> None:
     same = request.model_copy(update={"parts": (request.parts[0], *images, request.parts[2])})
     budget = PromptBudget(processor, frames_as_images=True)
     assert budget.count(request) == budget.count(same) == PromptBudget(processor).count(same)
+
+
+def test_a_recording_that_is_too_thin_is_named(processor: Any) -> None:
+    with pytest.raises(TooThin, match=r"^/clip\.mp4: 10×4000 pixels"):
+        PromptBudget(processor).count(ask(describe_video(2, 10, 4000)))
 
 
 def test_an_estimate_counts_frames(processor: Any) -> None:

@@ -169,8 +169,9 @@ def test_it_is_said_that_frames_are_sent_as_images(tmp_path: Path) -> None:
     (note,) = describe_gaps(Capabilities(local_files=True, context_length=9), tokenizer=True, videos=True)
     assert note.startswith("the server's model does not see recordings as they are sent: each of their frames")
     with running() as stub:
-        spec = EngineSpec(engine="server", model="stub", base_urls=(stub.url,))
+        spec = EngineSpec(engine="server", model="stub", base_urls=(stub.url,), context_length=9000)
         engine = open_engine(spec, Workplace(ImageCache(tmp_path / "images"), tmp_path, most_videos=1))
+        assert engine.capabilities.context_length == 9000 and not engine.capabilities.videos
         assert any("set `tokenizer`" in note and "recordings" in note for note in engine.notes)
         part = VideoPart(video=draw_video(tmp_path, "a"))
         asked = prompter().classify(sample().model_copy(update={"parts": (part,)}), Sampling())
