@@ -29,7 +29,7 @@ def main(export: Path, scratch: Path, out: Path) -> None:
     parse_yaml_args(arguments)
     pipeline = SwiftSft(arguments)
     for kind in ("image", "video"):
-        # it knows their numbers in Qwen's own vocabulary by heart; else it would not expand the small tokenizer's tokens
+        # it knows their numbers in Qwen's own vocabulary by heart, and would not expand those of a small tokenizer
         number = pipeline.template.tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>")
         setattr(pipeline.template, f"{kind}_token_id", number)
     train, validation = pipeline._prepare_dataset()
