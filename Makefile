@@ -79,6 +79,7 @@ bench-correction: env-test ## Label-error detection beside cleanlab and plain ru
 
 bench-readers: env-test ## Exports read back through their readers: LLaMA-Factory, ms-swift, trl, datasets
 	@$(PY) -m tests.benchmarks.readers.main
+	@$(PY) -m tests.benchmarks.readers.lessons
 
 bench-ocr: env-test ## Text read on hard screens beside RapidOCR's default settings (ARGS="--count 2")
 	@$(PY) -m tests.benchmarks.ocr.main $(ARGS)

@@ -1,4 +1,4 @@
-"""Reach Prefect's API: clients, keys stored there, and waiting while its server is stopped or its database is locked.
+"""Reach Prefect's API: clients, keys stored there, the next run, and waiting while the server is stopped or locked.
 
 A task run does not need the API while it works, but a flow run needs it when it starts and ends. Once connected,
 Prefect's client retries a call for about a minute. It never retries the start of a subflow.
@@ -8,14 +8,23 @@ import os
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import httpx
 from prefect import get_run_logger
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Scheduled
 
 from tasks.models.engines.spec import EngineSpec, name_secret_block
 
@@ -24,6 +33,8 @@ T = TypeVar("T")
 _POLL_SECONDS = 2.0
 _LOG_SECONDS = 60.0
 _MAX_WAIT_SECONDS = 24 * 3600.0
+_NEXT_LOOK = timedelta(minutes=30)
+"""After so long a deployment looks again for the answers of a batch API: one look is a few calls per batch."""
 _ATTEMPTS = 5
 """Limits attempts when the server answers but the same call keeps failing. Each attempt takes a minute."""
 
@@ -81,6 +92,27 @@ def wait_for_api() -> None:
         time.sleep(_POLL_SECONDS)
     if logged >= 0:
         get_run_logger().info("Continuing after %.0f s: Prefect's API answers again", time.monotonic() - began)
+
+
+def schedule_next_run(run: FlowRun) -> str:
+    """Schedule the next run of the deployment that started `run`, unless one is scheduled; return a sentence about it.
+
+    The new run has the same parameters. Nothing happens, and the sentence is empty, if no deployment started `run`.
+    """
+    if run.deployment_id is None:
+        return ""
+    due = datetime.now(UTC) + _NEXT_LOOK
+    scheduled = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[run.deployment_id]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+    )
+    with get_client(sync_client=True) as client:
+        times = [r.next_scheduled_start_time for r in client.read_flow_runs(flow_run_filter=scheduled, limit=200)]
+        if not any(time is not None and time <= due for time in times):
+            client.create_flow_run_from_deployment(
+                run.deployment_id, parameters=run.parameters, state=Scheduled(scheduled_time=due), tags=run.tags
+            )
+    return f"\nThe next look is scheduled within {_NEXT_LOOK.total_seconds() / 60:.0f} minutes."
 
 
 def find_api_fault() -> Exception | None:

@@ -17,7 +17,7 @@ from flows.api import load_api_key
 from flows.config import CommonConfig
 from flows.runners import Shard, open_where_configured, run_as_task, run_shards, split_into_parts
 from flows.ui import Progress
-from tasks.errors import BudgetSpent
+from tasks.errors import AnswersPending, BudgetSpent
 from tasks.items.key_frames import join_frame_texts, list_pictures
 from tasks.items.ocr import Found, OcrReader, Reading, read_images
 from tasks.media import ImageRef
@@ -36,6 +36,7 @@ from tasks.packs.pack import Pack
 from tasks.prompts.parsing import has_only_thinking
 from tasks.prompts.prompter import LONG_PROMPT, Prompter, count_fixed_chars
 from tasks.prompts.thinking import ADVICE
+from tasks.rationales.grounding import FindLines
 from tasks.records import USABLE, Request, Sample
 
 _IMAGES_PER_SHARD = 400
@@ -82,7 +83,9 @@ def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ())
         spec = pin_model(spec, config.ledger)
         at = f" at {spec.revision}" if spec.revision else ""
         log.info("opening %s engine with %s%s", spec.engine, spec.adapter or spec.model, at)
-        place = Workplace(ImageCache(config.images), config.output / "logs", most_images, most_videos)
+        place = Workplace(
+            ImageCache(config.images), config.output / "logs", most_images, most_videos, ledger=config.ledger
+        )
         engine = open_where_configured(config, spec, place)
         for note in engine.notes:
             log.info("%s", note)
@@ -92,12 +95,16 @@ def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ())
         _warn_of_long_prompt(requests[0], config.pack)
         reused = asker.tally.reused
         found: list[Answer] = []
+        pending: list[AnswersPending] = []
 
         def draw_shard() -> list[Answer]:
             drawn: list[Answer] = []
-            for answer in islice(stream, config.shard_size):
-                drawn.append(answer)
-                progress.advance(dropped=answer.outcome not in USABLE)
+            try:
+                for answer in islice(stream, config.shard_size):
+                    drawn.append(answer)
+                    progress.advance(dropped=answer.outcome not in USABLE)
+            except AnswersPending as error:  # raised outside the task run, which would be shown as failed
+                pending.append(error)
             return drawn
 
         with Progress(stage, what, len(requests), lambda: asker.costs_so_far().cost) as progress:
@@ -105,6 +112,9 @@ def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ())
                 last = min(len(found) + config.shard_size, len(requests))
                 title = f"{what}: {len(found) + 1} to {last} of {len(requests)}"  # the graph's font has no dash
                 found += run_as_task(f"ask: {stage}", title, draw_shard)
+                if pending:
+                    get_run_logger().info("%s", pending[0])
+                    raise pending[0]
             for _ in stream:  # run the generator to its end, so that it stores what is left
                 raise AssertionError(f"{what}: more answers than questions")
         if (spent := sum(map(has_only_thinking, found))) > 0:
@@ -164,6 +174,11 @@ def read_texts(config: CommonConfig, pack: Pack, samples: Iterable[Sample]) -> d
     if config.runner != "threads":
         return read()
     return run_as_task("read text", f"read the text on {len(images)} images", read)
+
+
+def find_line_finder(config: CommonConfig, pack: Pack) -> FindLines | None:
+    """Return a function that finds the lines of text on images that `read_texts` read; None without `ocr`."""
+    return OcrReader(config.texts).find_lines if pack.ocr is not None else None
 
 
 def _prepare_images(config: CommonConfig, spec: EngineSpec, samples: Iterable[Sample]) -> None:

@@ -16,7 +16,7 @@ from tasks.models.engines.engine import check_engine
 from tasks.models.engines.ray.cluster import Runner
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.packages import require_model_packages
-from tasks.models.settings import AskSettings, BudgetSettings
+from tasks.models.settings import AskSettings, BudgetSettings, TeacherSettings
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.rationales.settings import RationaleSettings
 from tasks.settings import MAX_PIXELS, MIN_PIXELS, Settings, is_internal, spread_values
@@ -27,7 +27,7 @@ StageName = Literal["rationales", "pseudo_labels", "correction"]
 """The stages whose results `emit` merges."""
 
 
-_COMMON = ("pack", "labelled", "unlabelled", "evaluation", "generator", "teacher", "student", "output")
+_COMMON = ("pack", "labelled", "unlabelled", "evaluation", "generator", "teacher", "teachers", "student", "output")
 """The keys that the web UI's form shows first."""
 
 
@@ -120,30 +120,34 @@ class RationalesConfig(CommonConfig):
     """Which reasons are kept."""
 
 
-class PseudoLabelsConfig(CommonConfig):
+class PseudoLabelsConfig(CommonConfig, TeacherSettings):
     """Parameters of the flow `pseudo_labels`."""
 
     unlabelled: SourceConfig
     """The pool of items without labels."""
     labelled: SourceConfig | None = None
     """The labelled set. The teacher labels these items too, without seeing their labels, to show how reliable it is."""
-    teacher: EngineSpec
-    """The model that labels the pool."""
     student: AnyStudent | None = None
     """The students that the stage `correction` trained under `output`. They are asked about the pool too."""
     ask: AskSettings = AskSettings()
     """How models are asked."""
     pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
     """How the pool is labelled and which labels are kept."""
+    ask_only: SkipJsonSchema[bool] = False
+    """Ask the teacher, and leave decisions to a later run: an earlier stage waits for its answers."""
+
+    @model_validator(mode="after")
+    def _needs_teacher(self) -> Self:
+        if not self.panel:
+            raise ValueError("no teacher labels the pool: add `teacher` or `teachers`")
+        return self
 
 
-class CorrectionConfig(CommonConfig):
+class CorrectionConfig(CommonConfig, TeacherSettings):
     """Parameters of the flow `correction`."""
 
     labelled: SourceConfig
     """The labelled set."""
-    teacher: EngineSpec | None = None
-    """The model that gives a second opinion without seeing the given label; without it, only students and people do."""
     student: AnyStudent
     """Kind of student that is trained on each fold: `lora` (the default), `probe` or `external`."""
     ask: AskSettings = AskSettings()
@@ -180,13 +184,11 @@ Narrowed = TypeVar("Narrowed", bound=CommonConfig)
 AnyStage = RationalesConfig | PseudoLabelsConfig | CorrectionConfig | EmitConfig
 
 
-class DistillConfig(SetsConfig):
+class DistillConfig(SetsConfig, TeacherSettings):
     """Parameters of the flow `distill`, which runs all stages. A stage whose keys are missing is skipped."""
 
     generator: EngineSpec | None = None
     """The model that explains why an item has its label (stage `rationales`)."""
-    teacher: EngineSpec | None = None
-    """The model that labels the pool, and gives second opinions in the stage `correction`."""
     student: AnyStudent | None = None
     """The fold students (stage `correction`): `lora` (the default), `probe` or `external`."""
     ask: AskSettings = AskSettings()
@@ -234,7 +236,7 @@ class DistillConfig(SetsConfig):
     @property
     def engines(self) -> list[EngineSpec]:
         """The configured models, except students."""
-        specs = (self.generator, self.teacher, self.pseudo_labels.second_teacher)
+        specs = (self.generator, *self.panel)
         return [spec for spec in specs if spec is not None]
 
     def check_engines(self, *, keys: bool = True) -> None:
@@ -268,7 +270,7 @@ class DistillConfig(SetsConfig):
         probe = isinstance(self.student, ProbeSpec)
         output = self.output if probe or self.student is None else self.output / "find_errors"
         student = self.student if probe else ProbeSpec()
-        return self._narrow(CorrectionConfig, student=student, teacher=None, output=output)
+        return self._narrow(CorrectionConfig, student=student, teacher=None, teachers=(), output=output)
 
     def list_stage_configs(self) -> tuple[AnyStage, ...]:
         """Return the configuration of each stage to run, in the order in which the stages run."""
@@ -277,7 +279,7 @@ class DistillConfig(SetsConfig):
             stages["rationales"] = self._narrow(RationalesConfig)
         if self.labelled and self.student:
             stages["correction"] = self._narrow(CorrectionConfig)
-        if self.unlabelled and self.teacher:
+        if self.unlabelled and self.panel:
             stages["pseudo_labels"] = self._narrow(PseudoLabelsConfig)
         return (*stages.values(), self._narrow(EmitConfig, stages=tuple(stages)))
 

@@ -1,10 +1,10 @@
 """Stage 2: find and fix wrong labels.
 
 Each fold is predicted by a student that was trained on the other folds. Where the student contradicts the given label,
-the teacher gives a second opinion. A person judges a sample of the doubtful items.
+the teachers give second opinions. A person judges a sample of the doubtful items.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prefect import flow, get_run_logger
@@ -15,11 +15,12 @@ from flows.run_lock import hold_output
 from flows.stage import Stage, log_where_to_judge, read_valid_verdicts, run_as_task, show_table
 from flows.students import STAGE, FoldStudents, identify_training_inputs
 from tasks.correction.corrected_manifest import check_not_own_copy, write_corrected
-from tasks.correction.decide import AskTeacher, Decisions, LookUp, correct
+from tasks.correction.decide import Adjudicator, Decisions, LookUp, correct
 from tasks.correction.judgements import (
     Floats,
     Ints,
     index_verdicts,
+    join_second_opinions,
     judge_by_predictions,
     list_labels,
     split_judged,
@@ -35,9 +36,8 @@ from tasks.correction.outcome import (
 )
 from tasks.demo.stand_in import answer_from_truth
 from tasks.items.file_states import read_file_state
-from tasks.models.ask import Asker
-from tasks.models.engines.spec import RULE
-from tasks.models.teacher import label_with_teacher
+from tasks.models.engines.spec import RULE, TeacherSpec
+from tasks.models.teacher import TeacherCosts, estimate_price, label_with_teacher, name_teachers
 from tasks.packs.pack import Pack
 from tasks.records import NEITHER, Action, Correction, Prediction, Sample, Split
 from tasks.report.correction.report import write_report
@@ -59,12 +59,18 @@ def correction(config: CorrectionConfig) -> StageRecord:
     """
     check_not_own_copy(config.labelled.manifest, config.output / STAGE)
     base = None if isinstance(config.student, ProbeSpec) else choose_base_engine(config.student)
-    stage = Stage(STAGE, config, {"teacher": config.teacher, "base": base})
+    teachers = name_teachers(config.panel)
+    stage = Stage(STAGE, config, {**teachers, "base": base})
     samples = stage.read("samples", config.labelled, Split.LABELLED)
     stage.inputs |= identify_training_inputs(config, config.student)
     pack, folder, review = stage.pack, stage.folder, config.output / "review"
     judged_by_people = [read_file_state(p) for p in (config.correction.stand_in, review / STORE) if p]
-    record = stage.find_finished(settings=config.correction, student=config.student, verdicts=judged_by_people)
+    record = stage.find_finished(
+        settings=config.correction,
+        student=config.student,
+        verdicts=judged_by_people,
+        asked=[spec.ask for spec in config.panel[1:]],
+    )
     if record is not None:
         return record
     imported = read_valid_verdicts(review / STORE, samples)
@@ -72,12 +78,13 @@ def correction(config: CorrectionConfig) -> StageRecord:
     with open_asker(config, STAGE, samples) as asker:
         found = FoldStudents(config, config.student, pack, asker).predict_out_of_fold(samples)
         judged, unjudged = split_judged(samples, found.runs, found.folds[0].always_train)
-        answers: dict[str, Prediction] = {}
+        opinions: dict[str, dict[str, Prediction]] = {role: {} for role in teachers}
+        spent = TeacherCosts(asker)
         judgements = judge_by_predictions(judged, found.runs, list_labels(samples))
         decisions = correct(
             judgements,
             config.correction,
-            _make_teacher(config, pack, judged, asker, answers),
+            _make_adjudicators(config, pack, judged, spent, opinions),
             _make_stand_in(config.correction.stand_in, judged, judgements.labels),
             index_verdicts(judgements, verdicts),
             config.seed,
@@ -85,7 +92,12 @@ def correction(config: CorrectionConfig) -> StageRecord:
         costs = asker.costs()
     fold_of = found.folds[0].fold_of
     model_of = {s.id: found.name_models(s.id) for s in judged}
+    answers = join_second_opinions(list(opinions.values()))
     corrections = record_corrections(samples, decisions, fold_of, model_of, answers, unjudged, verdicts)
+
+    reviewed = {c.sample_id: c.verdict for c in corrections if c.verdict is not None}
+    given = {s.id: s.given or "" for s in samples}
+    told = spent.count_figures({role: [found] for role, found in opinions.items()}, given, reviewed)
 
     def write_for_people() -> None:
         judged_before = {*verdicts, *imported.disagreed}
@@ -95,38 +107,46 @@ def correction(config: CorrectionConfig) -> StageRecord:
         _write_manifests(config, pack, samples, corrections, folder)
         title = f"Corrections: {config.labelled.manifest.name}"
         write_report(
-            decisions, folder, title=title, costs=dict(costs.rows()), excluded=unjudged, repeats=len(found.runs),
-            samples=samples, note=f"The teacher is {RULE}." if config.teacher and config.teacher.is_rule else "",
+            decisions, folder, title=title, costs=dict(costs.rows()) | told, excluded=unjudged, repeats=len(found.runs),
+            samples=samples, note=f"The teacher is {RULE}." if config.has_rule else "",
         )  # fmt: skip
 
     run_as_task("report", "write report, review page and corrected manifests", write_for_people)
     stage.inputs["folds"] = found.folds[0].digest
-    record = stage.finish(corrections, [], (s.id for s in samples), count_figures(corrections, decisions), costs)
+    record = stage.finish(corrections, [], (s.id for s in samples), count_figures(corrections, decisions) | told, costs)
     _show_changes(corrections, decisions, review)
     return record
 
 
-def _make_teacher(
-    config: CorrectionConfig, pack: Pack, samples: Sequence[Sample], asker: Asker, answers: dict[str, Prediction]
-) -> AskTeacher | None:
-    """Return a function that asks the teacher about some of `samples` without showing it their given labels.
+def _make_adjudicators(
+    config: CorrectionConfig,
+    pack: Pack,
+    samples: Sequence[Sample],
+    spent: TeacherCosts,
+    opinions: Mapping[str, dict[str, Prediction]],
+) -> list[Adjudicator]:
+    """Return the teachers that may be asked about some of `samples`, without seeing their given labels.
 
-    Each time it is called, the function also adds the teacher's answers to `answers`. None without a teacher, and if
-    the teacher is a rule.
+    Each time one is asked, its answers are also added to `opinions`, keyed by its role. Teachers that are rules are
+    left out. Those that are asked about every suspicious item come first, the others follow by their prices.
     """
-    teacher = config.teacher
-    if teacher is None or teacher.is_rule:
-        return None
+    labels = [*list_labels(samples), pack.neither or NEITHER]
 
-    def ask(items: Ints) -> Floats:
-        doubtful = [pack.with_neither(samples[i]) for i in items.tolist()]
-        prompter = prepare_prompter(config, pack, teacher, doubtful)
-        what = "teacher adjudicates suspicious labels"
-        new = label_with_teacher(asker, prompter, doubtful, teacher, config.ask, config.seed, what)
-        answers.update({p.sample_id: p for p in new})
-        return tabulate(answers, doubtful, [*list_labels(samples), pack.neither or NEITHER])
+    def make(role: str, spec: TeacherSpec) -> Adjudicator:
+        def ask(items: Ints) -> Floats:
+            doubtful = [pack.with_neither(samples[i]) for i in items.tolist()]
+            prompter = prepare_prompter(config, pack, spec, doubtful)
+            what = f"{role} adjudicates suspicious labels"
+            with spent.charge(role):
+                new = label_with_teacher(spent.asker, prompter, doubtful, spec, config.ask, config.seed, what)
+            opinions[role].update({p.sample_id: p for p in new})
+            return tabulate(opinions[role], doubtful, labels)
 
-    return ask
+        return Adjudicator(ask, spec.share)
+
+    panel = [(role, spec) for role, spec in name_teachers(config.panel).items() if not spec.is_rule]
+    panel.sort(key=lambda entry: (entry[1].share is not None, estimate_price(entry[1].prices)))
+    return [make(role, spec) for role, spec in panel]
 
 
 def _make_stand_in(truth: Path | None, samples: Sequence[Sample], labels: Sequence[str]) -> LookUp:

@@ -22,6 +22,8 @@ from flows.stage import read_manifests, share_readings
 from flows.ui import show_in_ui
 from tasks.dataset.general_mix import check_share
 from tasks.dataset.publication import PUBLISHED
+from tasks.errors import AnswersPending
+from tasks.models.pending import join_pending
 from tasks.packs.pack import load_pack
 from tasks.records import Split
 from tasks.report.card.card import CardSettings, write_card
@@ -35,7 +37,8 @@ def distill(config: DistillConfig) -> dict[str, StageRecord]:
     """Turn a labelled set and an unlabelled pool into one training set under `config.output`.
 
     Stages whose keys are missing from the configuration are skipped. If a stage's settings and inputs are unchanged,
-    its earlier result is reused. Returns a dict that maps stage name to record, or None if the budget was spent.
+    its earlier result is reused. Returns a dict that maps stage name to record, None if the budget was spent, or the
+    AnswersPending error if a batch API has not answered yet.
     """
     for spec in config.engines:
         load_api_key(spec)
@@ -77,15 +80,26 @@ def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
     """Run each stage as a subflow, one after another, and return a dict that maps stage name to record.
 
     A stage that fails because Prefect's API is unavailable is run again when the API answers (flows/api.py). Raises
-    BudgetSpent if a stage stopped because the budget was spent.
+    BudgetSpent if a stage stopped because the budget was spent. If a stage waits for a batch API, the later stages
+    still run as far as they do not need its result, and then AnswersPending is raised.
     """
     records: dict[str, StageRecord] = {}
+    pending: list[AnswersPending] = []
     for stage in stages:
+        if pending and isinstance(stage, EmitConfig):
+            continue
+        if pending and isinstance(stage, PseudoLabelsConfig):
+            stage = stage.model_copy(update={"ask_only": True})  # what it asks first needs no correction
         record = retry_after_outages(partial(_FLOWS[type(stage)], stage), type(stage).__name__.removesuffix("Config"))
+        if isinstance(record, AnswersPending):
+            pending.append(record)
+            continue
         if record is None:  # hold_output turned BudgetSpent into a completed run without a result
             raise make_budget_error()
         records[record.stage] = record
         get_run_logger().info("%s: %d in, %d kept, %d dropped", record.stage, record.read, record.kept, record.dropped)
+    if pending:
+        raise join_pending(pending)
     return records
 
 

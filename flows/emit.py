@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows.asking import read_texts
+from flows.asking import find_line_finder, read_texts
 from flows.config import EmitConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, log_where_to_judge, run_as_task, show_table
@@ -80,7 +80,18 @@ def _publish(config: EmitConfig, folder: Path) -> None:
 def _make_version(config: EmitConfig, stage: Stage, sets: Mapping[Split, SourceConfig]) -> StageRecord:
     """Merge the sets and the stages' results into a new version, set `stage.folder` to it, and return its record."""
     pack = stage.pack
-    sources = read_sources(config.output, sets, config.stages, pack, config.emit, config.rationales, config.seed)
+    lines = find_line_finder(config, pack)
+    sources = read_sources(
+        config.output,
+        sets,
+        config.stages,
+        pack,
+        config.emit,
+        config.rationales,
+        config.seed,
+        find_lines=lines,
+        labelled_digest=stage.inputs.get(_INPUTS[Split.LABELLED]),
+    )
     get_run_logger().info("%d reasons are left out because they are too similar to others", sources.alike_reasons)
     samples = (sample for part in (sources.labelled, sources.pool) for sample in part)
     # No model is asked here, so its identity and pixel bounds do not matter.

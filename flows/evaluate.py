@@ -4,10 +4,10 @@ import os
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -16,36 +16,35 @@ from flows.asking import open_asker, read_texts
 from flows.config import EvaluateConfig
 from flows.run_lock import BULK_FAILURES, hold_output
 from flows.stage import Stage, read_manifests, run_as_task, show_table
-from flows.students import identify_training_inputs
+from flows.students import FoldStudents, identify_training_inputs
 from flows.ui import Progress
 from tasks.dataset.export.labels import write_predictions
 from tasks.errors import ConfigError
-from tasks.evaluation.pointing import measure_pointing
+from tasks.evaluation.fold_team import FoldTeam
+from tasks.evaluation.lora_students import LoraStudents
 from tasks.evaluation.probe_trials import Probes, plan_probe_trials
 from tasks.evaluation.results import STAGES, Results, check_held_out, is_transductive, read_results
-from tasks.evaluation.scores import Scored, make_rows
+from tasks.evaluation.served_student import write_served_student
 from tasks.evaluation.table import TRANSDUCTIVE, Report, describe, make_report
 from tasks.evaluation.test_set import choose_test_labels, count_usual_labels, keep_own_ids, read_truth
-from tasks.evaluation.variants import BEST_FIRST, Variant
+from tasks.evaluation.trials import Trial, estimate_trials, plan_trials, train_trial
+from tasks.evaluation.variants import BEST_FIRST, FROM_FOLDS, Variant
 from tasks.items.settings import SourceConfig
-from tasks.models.ask import Asker
-from tasks.models.engines.identity import make_prompter
+from tasks.models.engines.engine import Workplace
 from tasks.models.image_cache import ImageCache
 from tasks.models.pins import choose_revision
 from tasks.packs.pack import Pack
-from tasks.records import Dropped, Prediction, Sample, Split
+from tasks.records import Dropped, Sample, Split, digest_of
 from tasks.report.card.card import read_settings, write_card
 from tasks.storage.failure import write_failure
 from tasks.storage.json_lines import write_json
 from tasks.storage.rows import read_rows
-from tasks.storage.stage_record import Costs, StageRecord, read_record
-from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests
+from tasks.storage.stage_record import StageRecord, read_record
+from tasks.students.asking import choose_base_engine
 from tasks.students.probe_features import describe_images
 from tasks.students.settings import ProbeSpec, StudentSpec
+from tasks.students.student_folder import is_trained
 from tasks.students.worker_pool import TrainingPool
-
-if TYPE_CHECKING:  # it imports torch, which probes do without
-    from tasks.evaluation.trials import Trial
 
 STAGE = "evaluate"
 
@@ -107,8 +106,13 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
         for s in held_out
         if s.id not in labels
     ]
+    if isinstance(students, LoraStudents) and Variant.FUSED in students.variants:
+        most_images = max(len(s.images) for s in measured)
+        place = Workplace(ImageCache(config.images), config.output / "logs", most_images)
+        folder = write_served_student(config.output, students.teams[0], students.spec, place, report.scores)
+        get_run_logger().info("the fused student is in %s; its README says how to serve it", folder)
     _show(report)
-    ids = [s.id for s in measured for _ in students.trials] + [d.sample_id for d in dropped]
+    ids = [s.id for s in measured for _ in range(students.count)] + [d.sample_id for d in dropped]
     record = stage.finish(rows, dropped, ids, report.figures(), costs)
     _update_card(config.output)
     return record
@@ -130,10 +134,8 @@ def _update_card(output: Path) -> None:
         run_as_task("card", "put the students on the run's card", lambda: write_card(output, card))
 
 
-def _train(trials: Sequence["Trial"], parallel: int) -> None:
+def _train(trials: Sequence[Trial], parallel: int) -> None:
     """Train the students that are not trained yet: one at a time per GPU, or `parallel` on a machine without."""
-    from tasks.evaluation.trials import estimate_trials, train_trial
-
     waiting = [t for t in trials if not t.is_trained]
     if len(waiting) < len(trials):
         get_run_logger().info("%d of %d students are already trained", len(trials) - len(waiting), len(trials))
@@ -161,10 +163,8 @@ def _train(trials: Sequence["Trial"], parallel: int) -> None:
 @contextmanager
 def _open_lora_students(
     config: EvaluateConfig, pack: Pack, results: Results, truth: Mapping[str, str], items: Sequence[Sample]
-) -> Generator["_LoraStudents"]:
+) -> Generator[LoraStudents]:
     """Context manager: train the LoRA students, and yield them for questions about `items`."""
-    from tasks.evaluation.trials import plan_trials  # imports torch, which probes do without
-
     texts = read_texts(config, pack, [*items, *results.labelled.values(), *results.pool.values()])
     student = cast(StudentSpec, config.student)
     home = config.output / STAGE / "students"
@@ -173,55 +173,43 @@ def _open_lora_students(
     trials = [replace(trial, revision=revision, images=ImageCache(config.images)) for trial in trials]
     _train(trials, student.parallel)
     with _show_bulk_failure(config.output), open_asker(config, STAGE, items) as asker:
-        yield _LoraStudents(pack, trials, asker)
+        folds = FoldStudents(config, student, pack, asker)
+        teams = _gather_teams(folds, config.evaluate.variants, results, home, revision)
+        yield LoraStudents(pack, student, trials, teams, config.evaluate.variants, texts, asker)
+
+
+def _gather_teams(
+    folds: FoldStudents, variants: Sequence[Variant], results: Results, home: Path, revision: str | None
+) -> list[FoldTeam]:
+    """Return the fold students of each repeat of `correction`, with their fused adapter if that is to be measured.
+
+    Students that are missing are trained. There are none if `correction` has not run, or if it trained them on items
+    that equal or nearly equal an evaluation item.
+    """
+    if not FROM_FOLDS & set(variants):
+        return []
+    labelled = list(results.labelled.values())
+    if near := sum((s.source, s.id) in results.barred for s in labelled):
+        get_run_logger().warning(
+            "the fold students are not measured: they were trained on %d labelled items that equal or nearly equal an "
+            "item of `evaluation`; remove these from the labelled set and run again", near,
+        )  # fmt: skip
+        return []
+    teams: list[FoldTeam] = []
+    for repeat, students in folds.load(labelled):
+        folders = tuple(student.folder for student in students)
+        fused = home / digest_of(["fused", *(folder.name for folder in folders)])[:16]
+        teams.append(FoldTeam(folds.spec.seed + repeat, folders, fused))
+        if Variant.FUSED in variants and not is_trained(fused):
+            from tasks.students.fusion import fuse_students  # it imports torch
+
+            fuse = partial(fuse_students, cast(StudentSpec, folds.spec), revision, folders, fused)
+            run_as_task("fuse students", f"fuse the {len(folders)} fold students of repeat {repeat + 1}", fuse)
+    return teams
 
 
 def _ignore(done: int, total: int, loss: float) -> None:
     """Ignore the steps of a training: only finished students are reported."""
-
-
-@dataclass(frozen=True)
-class _LoraStudents:
-    """The trained LoRA students, and the asker that sends them questions."""
-
-    pack: Pack
-    trials: Sequence["Trial"]
-    asker: Asker
-
-    @property
-    def variants(self) -> set[Variant]:
-        """Return the variants that were trained."""
-        return {trial.variant for trial in self.trials}
-
-    def score(self, items: Sequence[Sample], labels: Mapping[str, str]) -> list[Scored]:
-        """Return all students' answers about `items`, whose true labels are `labels`."""
-        rows: list[Scored] = []
-        for trial in self.trials:
-            answers = self._ask(trial, items, with_reason=False)
-            reasoned = self._ask(trial, items, with_reason=True) if trial.has_reasons else {}
-            pointed = measure_pointing(self.pack, items, reasoned)
-            rows += make_rows(trial.variant, trial.seed, items, labels, answers, reasoned, pointed)
-        return rows
-
-    def predict(self, variant: Variant, items: Sequence[Sample]) -> list[Prediction]:
-        """Return the predictions of each student of `variant`."""
-        trials = [trial for trial in self.trials if trial.variant is variant]
-        return [p for trial in trials for p in self._ask(trial, items, with_reason=False).values()]
-
-    def costs(self) -> Costs:
-        """Return what the answers cost."""
-        return self.asker.costs()
-
-    def _ask(self, trial: "Trial", items: Sequence[Sample], *, with_reason: bool) -> dict[str, Prediction]:
-        """Return a dict that maps item id to the student's prediction."""
-        engine = choose_student_engine(trial.steps[-1].spec, trial.folder, [t.folder for t in self.trials])
-        prompter = make_prompter(self.pack, engine, trial.texts)
-        requests = make_label_requests(prompter, items, with_reason=with_reason)
-        how = "predicts labels after reasons" if with_reason else "predicts labels"
-        what = f"student of `{trial.variant}`, seed {trial.seed}, {how}"
-        source = f"{trial.variant}/seed={trial.seed}"
-        found = self.asker.ask_for_labels(requests, engine, what, source=source, model=prompter.model)
-        return {p.sample_id: p for p in found}
 
 
 @contextmanager
@@ -250,7 +238,7 @@ def _open_probes(
 
 
 def _predict(
-    test: SourceConfig, folder: Path, results: Results, students: _LoraStudents | Probes, pack: Pack,
+    test: SourceConfig, folder: Path, results: Results, students: LoraStudents | Probes, pack: Pack,
     items: Sequence[Sample],
 ) -> None:  # fmt: skip
     """Write predictions.csv: for each test item the label that the students of the best variant predict."""

@@ -2,7 +2,7 @@
 
 from prefect import flow, get_run_logger
 
-from flows.asking import open_asker, prepare_prompter
+from flows.asking import find_line_finder, open_asker, prepare_prompter
 from flows.config import RationalesConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, show_table
@@ -39,7 +39,8 @@ def rationales(config: RationalesConfig) -> StageRecord:
         )  # fmt: skip
     prompter = prepare_prompter(config, pack, config.generator, samples)
     with open_asker(config, STAGE, samples) as asker:
-        found = find_reasons(asker, prompter, samples, config.generator, settings, config.ask, config.seed)
+        lines = find_line_finder(config, pack)
+        found = find_reasons(asker, prompter, samples, config.generator, settings, config.ask, config.seed, lines)
         costs = asker.costs()
     kept = [found.kept[s.id] for s in samples if s.id in found.kept]
     dropped = [found.dropped[s.id] for s in samples if s.id in found.dropped]

@@ -24,10 +24,11 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Completed
 
-from flows.api import wait_for_api
+from flows.api import schedule_next_run, wait_for_api
 from flows.config import CommonConfig
 from tasks.errors import (
     AccountError,
+    AnswersPending,
     BudgetSpent,
     ConfigError,
     EngineError,
@@ -56,7 +57,9 @@ def hold_output(function: Callable[P, R]) -> Callable[P, R]:
 
     PREFECT_FLOWS_DEFAULT_RETRIES in prefect.yaml says how often a failed run is retried. A run is not retried after an
     error that would occur again. A subflow is not retried either, because its parent is retried as a whole. A run whose
-    budget is spent returns None; its final state has the type Completed and the name BudgetSpent.
+    budget is spent returns None; its final state has the type Completed and the name BudgetSpent. A run that waits for
+    a batch API returns the AnswersPending error; its final state has the type Completed and the name Submitted, and if
+    a deployment started it, its next run is scheduled.
     """
 
     @wraps(function)
@@ -72,6 +75,11 @@ def hold_output(function: Callable[P, R]) -> Callable[P, R]:
         except BudgetSpent as spent:
             # Not a failure, which would send an alert and be retried with a new budget.
             result = cast(R, Completed(name="BudgetSpent", message=str(spent)))
+        except AnswersPending as pending:
+            wait_for_api()
+            when = schedule_next_run(run) if run is not None and run.parent_task_run_id is None else ""
+            # Not a failure either: nothing has to be repaired.
+            result = cast(R, Completed(name="Submitted", message=f"{pending}{when}", data=pending))
         except Exception as error:
             if isinstance(error, BULK_FAILURES):
                 write_failure(config.output, error)

@@ -3,7 +3,7 @@
 Each training is a task run. They run at the same time on the nodes of a cluster and on several GPUs of this machine.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from tasks.models.engines.identity import identify_checkpoint, make_prompter
 from tasks.models.image_cache import ImageCache
 from tasks.models.pins import choose_revision
 from tasks.packs.pack import Pack
+from tasks.prompts.pointing import add_boxes
 from tasks.records import Prediction, Sample, digest_of
 from tasks.storage.rows import read_rows
 from tasks.students.asking import choose_base_engine, choose_student_engine, make_label_requests
@@ -126,6 +127,12 @@ class FoldStudents:
         check_out_of_fold(samples, fold_of, read_seen_content(students))
         return self.ask(students, samples, fold_of), students
 
+    def load(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Sequence[Student]]]:
+        """Yield each repeat whose folds are recorded, with its students. Those that are missing are trained."""
+        for repeat in range(self.spec.repeats):
+            if (fold_of := read_folds(self.config.output / STAGE, repeat, self.spec.folds)) is not None:
+                yield repeat, self.train(samples, fold_of, repeat)
+
     def train(self, samples: Sequence[Sample], fold_of: Mapping[str, int], repeat: int) -> Sequence[Student]:
         """Train each missing student on all samples outside its fold, and return the students of all folds."""
         config, spec = self.config, self.spec
@@ -137,12 +144,13 @@ class FoldStudents:
             self.texts |= prompter.texts
             revision = choose_revision(spec.base, spec.revision, config.ledger)
             cache = ImageCache(config.images)
+            rationales = _read_rationales(config, spec)
+            samples = add_boxes(samples, rationales)
+            reasons = {i: p.reason for i, p in rationales.items()}
             if isinstance(spec, ExternalSpec):
-                recipe = ExternalRecipe(spec, prompter, spec.seed_of(repeat), cache, revision)
+                recipe = ExternalRecipe(spec, prompter, spec.seed_of(repeat), reasons, cache, revision)
             else:
-                recipe = LoraRecipe(
-                    spec, prompter, repeat, _read_reasons(config, spec), revision=revision, images=cache
-                )
+                recipe = LoraRecipe(spec, prompter, repeat, reasons, revision=revision, images=cache)
         trainings = plan_trainings(recipe, samples, fold_of, spec.folds, config.output / STAGE / "students")
         estimate = partial(recipe.estimate_memory, samples) if isinstance(recipe, LoraRecipe) else None
         self._run_trainings(trainings, repeat, estimate)
@@ -163,8 +171,7 @@ class FoldStudents:
             else:
                 engine = choose_student_engine(spec, student.folder, [s.folder for s in students])
                 prompter = make_prompter(self.pack, engine, self.texts)
-                with_reason = isinstance(spec, StudentSpec) and spec.reasons == "always"
-                requests = make_label_requests(prompter, its, with_reason=with_reason)
+                requests = make_label_requests(prompter, its, with_reason=spec.reasons == "always")
                 what = f"student {student.fold + 1} of {len(students)} predicts its fold"
                 source = f"student/fold={student.fold}"
                 found = self.asker.ask_for_labels(requests, engine, what, source=source, model=prompter.model)
@@ -254,16 +261,20 @@ def _run_training(run: Callable[[StepProgress], object], what: str) -> None:
 
 def identify_training_inputs(config: CommonConfig, spec: AnyStudent) -> dict[str, str]:
     """Return the digest of each input that students learn from, other than items, settings and base model."""
-    if isinstance(spec, ExternalSpec):
-        return {"trainer files": digest_of(read_trainer_files(spec))}
     if isinstance(spec, ProbeSpec):
         name = spec.embedding_model
         return {"embedding model": identify_checkpoint(name, None)} if name is not None else {}
-    return {"reasons": digest_of(_read_reasons(config, spec))} if spec.reasons != "never" else {}
+    found: dict[str, str] = {}
+    if isinstance(spec, ExternalSpec):
+        found["trainer files"] = digest_of(read_trainer_files(spec))
+    if rationales := _read_rationales(config, spec):
+        taught = {i: [p.reason, *(box.model_dump() for box in p.boxes)] for i, p in rationales.items()}
+        found["reasons"] = digest_of(taught)
+    return found
 
 
-def _read_reasons(config: CommonConfig, spec: StudentSpec) -> dict[str, str]:
-    """Return a dict that maps sample id to the reason that the stage `rationales` found."""
+def _read_rationales(config: CommonConfig, spec: StudentSpec | ExternalSpec) -> dict[str, Prediction]:
+    """Return a dict that maps sample id to the reason that the stage `rationales` found; empty if none is taught."""
     if spec.reasons == "never":
         return {}
     file = config.output / "rationales" / "kept.parquet"
@@ -272,7 +283,7 @@ def _read_reasons(config: CommonConfig, spec: StudentSpec) -> dict[str, str]:
             f"student.reasons: {file} is missing; set `generator` so that stage rationales runs first, or set "
             "`student.reasons: never`"
         )
-    return {p.sample_id: p.reason for p in read_rows(file, Prediction)}
+    return {p.sample_id: p for p in read_rows(file, Prediction)}
 
 
 def _show_losses(students: Sequence[Student]) -> None:

@@ -1,6 +1,7 @@
 """What labelstill does: plain typed functions and small classes, free of Prefect.
 
 records.py      the types that pass between the folders below
+media.py        texts, images, recordings and boxes, of which items consist; the base of all records
 errors.py       the exceptions
 settings.py     the base of every settings model
 

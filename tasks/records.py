@@ -185,6 +185,13 @@ class Rung(StrEnum):
     NONE = "none"  # no text was read
 
 
+class Vote(Record):
+    """One of several answers to the same question. Made by parsing; read by `dataset`, which pairs reasons."""
+
+    label: str
+    reason: str
+
+
 class Prediction(Record):
     """A parsed answer about a sample. Made by `prompts`; read by all packages that use a model's labels."""
 
@@ -200,6 +207,7 @@ class Prediction(Record):
     rung: Rung = Rung.NONE  # how the text with the label was read
     attempt: int = 0  # 0: the first; 1: asked again with another seed; …
     detail: str = ""  # for people: why there is no answer, or what was removed to make the prompt fit
+    answers: tuple[Vote, ...] = ()  # the votes with a reason, in the order of the answers
 
 
 class Interval(Record):
@@ -301,6 +309,13 @@ class Message(Record):
     content: str
 
 
+class Pair(Record):
+    """Two answers to an example's question. Made by `dataset`; read by the exports of preferences."""
+
+    messages: tuple[Message, ...]  # the question and, last, the answer to prefer: a reason that ends in the right label
+    rejected: str  # the other answer: a reason that ends in a wrong label
+
+
 class Example(Record):
     """One line of the training set. Made by `dataset`; read by its exports, `evaluation` and `report`."""
 
@@ -316,3 +331,7 @@ class Example(Record):
     source: str  # absolute path of the item's manifest file
     task: str = ""  # name of the pack's task; empty for MIX
     subset: Subset = Subset.TRAIN
+    probabilities: dict[str, float] = Field(
+        default_factory=dict
+    )  # the teacher's, per label; only for PSEUDO without a reason
+    pairs: tuple[Pair, ...] = ()

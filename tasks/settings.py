@@ -44,12 +44,22 @@ def spread_values(model: type[BaseModel], block: Mapping[str, Any], shared: Mapp
         inner = block.get(name, field.default)
         if isinstance(inner, BaseModel):
             placed[name] = _spread_settings(inner, shared)
+        elif isinstance(inner, list | tuple) and next(list_models(field.annotation), None):
+            placed[name] = tuple(_spread_entry(field, entry, shared) for entry in cast("list[Any]", inner))
         elif isinstance(inner, Mapping) and (nested := _choose_model(field, cast(Mapping[str, Any], inner))):
             try:
                 placed[name] = spread_values(nested, cast(Mapping[str, Any], inner), shared)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
     return placed
+
+
+def _spread_entry(field: FieldInfo, entry: Any, shared: Mapping[str, Any]) -> Any:
+    """Return one entry of a list of blocks with the `shared` values; one that is no block is left for validation."""
+    if isinstance(entry, BaseModel):
+        return _spread_settings(entry, shared)
+    nested = _choose_model(field, cast("Mapping[str, Any]", entry)) if isinstance(entry, Mapping) else None
+    return entry if nested is None else spread_values(nested, cast("Mapping[str, Any]", entry), shared)
 
 
 def _spread_settings(settings: BaseModel, shared: Mapping[str, Any]) -> BaseModel:

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -66,7 +66,7 @@ class BatchOptions:
     rate_limit: float = 0.0
     """Share of calls that are answered with 429."""
     lose_reply: float = 0.0
-    """Share of POST calls that have their effect, after which the connection breaks."""
+    """Share of uploads and creations that have their effect, after which the connection breaks."""
     gaps: frozenset[Gap] = frozenset()
     alternatives: bool = False
     """Report the alternatives of each token."""
@@ -110,22 +110,28 @@ class BatchStub:
             return _reply({**figures, **more, "billed": bill.delivered.total()})
         if path == "/kill":
             query = request.query
-            self._kill = int(query["pid"]), self._calls + int(query["call"]), query["after"] == "1"
+            call = int(query["call"])
+            self._kill = (int(query["pid"]), self._calls + call, query["after"] == "1") if call else None
             return _reply({})
         if self.options.api_key and request.headers.get("Authorization") != f"Bearer {self.options.api_key}":
             return _refuse(401, f"Incorrect API key provided: {request.headers.get('Authorization')}")
         self._calls += 1
-        doomed = self._kill is not None and self._kill[1] == self._calls
-        if doomed and self._kill is not None and not self._kill[2]:
-            os.kill(self._kill[0], signal.SIGKILL)
+        pid, call, after = self._kill or (0, 0, False)
+        doomed = call == self._calls
+        if doomed and not after:
+            os.kill(pid, signal.SIGKILL)
             return _refuse(500, "the caller is dead")
         content = await request.read()
         if self._draw.random() < self.options.rate_limit:
             return _refuse(429, "Rate limit reached, try again in 0.05s", {"Retry-After": "0.05"})
         response = self._answer(request, path, content)
-        if doomed and self._kill is not None:
-            os.kill(self._kill[0], signal.SIGKILL)
-        if request.method == "POST" and self._draw.random() < self.options.lose_reply:
+        if doomed:
+            os.kill(pid, signal.SIGKILL)
+        if (
+            path in ("/files", "/batches")
+            and request.method == "POST"
+            and self._draw.random() < self.options.lose_reply
+        ):
             assert request.transport is not None
             request.transport.abort()
         return response
@@ -315,13 +321,13 @@ class RunningBatchStub:
         return httpx.get(f"{self.url}/stats", trust_env=False, timeout=60).json()
 
     def kill_at(self, pid: int, call: int, *, after: bool) -> None:
-        """Have the process killed at a call that it makes."""
+        """Have the process killed at a call that it makes; `call` 0 takes that back."""
         query = {"pid": str(pid), "call": str(call), "after": str(int(after))}
         httpx.post(f"{self.url}/kill", params=query, trust_env=False, timeout=60)
 
 
 @contextmanager
-def running(options: BatchOptions | None = None) -> Iterator[RunningBatchStub]:
+def running(options: BatchOptions | None = None) -> Generator[RunningBatchStub]:
     """Run the stub on a free port until the block ends."""
     port = free_port()
     text = json.dumps(asdict(options or BatchOptions()), default=list)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from tasks.media import ImageRef, VideoRef
 
 _BITS = 8
-_TICKS = 1000  # per second: the resolution of frames' times
+_TICKS = 1000  # per second: the resolution of frames' times where the frame rate varies
 
 
 def draw_numbered_frame(number: int, size: tuple[int, int] = (112, 168)) -> Image.Image:
@@ -60,19 +60,21 @@ def draw_recording(
     shown = draw or (lambda number: draw_numbered_frame(number, size))
     with av.open(path, "w") as file:
         stored = [shown(number).rotate(rotated, expand=True) for number in range(frames)]
-        video = file.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
+        rate = Fraction(fps).limit_denominator(1000)
+        unit = Fraction(1, _TICKS) if times else 1 / rate
+        video = file.add_stream(codec, rate=rate)
         video.width, video.height = stored[0].size if stored else size
         video.pix_fmt = "yuv420p"
-        video.time_base = Fraction(1, _TICKS)
-        video.codec_context.time_base = Fraction(1, _TICKS)
+        video.time_base = unit
+        video.codec_context.time_base = unit
         if rotated:
             video.set_display_rotation(-rotated)
         audio = file.add_stream("aac", rate=8000, layout="mono") if sound else None
         file.start_encoding()  # a recording without frames has a header too
         for number, picture in enumerate(stored):
             frame = av.VideoFrame.from_image(picture)
-            frame.pts = round((times[number] if times else number / fps) * _TICKS)
-            frame.time_base = Fraction(1, _TICKS)
+            frame.pts = round(times[number] * _TICKS) if times else number
+            frame.time_base = unit
             file.mux(video.encode(frame))
         file.mux(video.encode())
         if audio is not None:

@@ -12,7 +12,7 @@ FOLDERS = {".ci", "artifacts", "flows", "requirements", "tasks", "templates", "t
 WINGS = sorted(f.parent.name for f in (ROOT / "tasks").glob("*/__init__.py"))
 PACKAGES = sorted(f for folder in ("tasks", "flows") for f in (ROOT / folder).rglob("__init__.py"))
 MOST_LINES = 350
-MOST_ENTRIES = {"tasks": 19, "flows": 22}
+MOST_ENTRIES = {"tasks": 20, "flows": 22}
 
 
 def modules(folder: str) -> list[Path]:

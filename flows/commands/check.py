@@ -17,6 +17,7 @@ from tasks.models.gpu_hours import Work, measure_work
 from tasks.models.image_cache import ImageCache
 from tasks.models.pins import describe_newer_commit
 from tasks.models.qwen_vl import find_patch_size
+from tasks.models.teacher import name_teachers
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter, count_fixed_chars
 from tasks.rationales.settings import Support
@@ -47,6 +48,13 @@ class Estimate:
     def tokens(self) -> int:
         """About how many tokens their prompts have."""
         return round(self.work.prompt_tokens)
+
+    def describe_price(self) -> str:
+        """Return about what the requests cost, for a line of the screen; empty without prices per token."""
+        if not self.spec.prices.of_tokens:
+            return ""
+        cost = self.spec.charged.cost_of(self.tokens, 0, round(self.work.answer_tokens))
+        return f", for about {cost:,.3g}{' at half of `prices`' if self.spec.batch else ''}"
 
 
 @dataclass(frozen=True)
@@ -154,22 +162,30 @@ class _Estimator:
             yield from self._estimate_reasons(config.generator)
         if config.student and self.labelled:
             yield from self._estimate_students("correction: students", config.student, self._list_held_out())
-        if config.teacher and not config.teacher.is_rule and config.student and self.labelled:
+        panel = name_teachers(config.panel)
+        if any(not spec.is_rule for spec in config.panel) and config.student and self.labelled:
             doubtful = self.labelled[: int(config.correction.teacher_share * len(self.labelled))]
             doubtful = [self.pack.with_neither(s) for s in doubtful]  # which ones is not known yet
-            yield from self._estimate_teacher("correction: teacher", config.teacher, doubtful)
-        if config.teacher and self.pool:
-            settings = config.pseudo_labels
+            for role, spec in panel.items():
+                if not spec.is_rule:
+                    most = doubtful[: int((spec.share or 1.0) * len(self.labelled))]
+                    limit = "" if spec.share is None else ", at most"
+                    yield from self._estimate_teacher(f"correction: {role}{limit}", spec, most)
+        if panel and self.pool:
+            role, first = next(iter(panel.items()))
+            of = f", {role}" if len(panel) > 1 else ""
             for stage, items in (("pseudo-labels: calibration", self.labelled), ("pseudo-labels", self.pool)):
-                yield from self._estimate_teacher(stage, config.teacher, items)
+                yield from self._estimate_teacher(f"{stage}{of}", first, items)
                 if self.pack.describe_first:
-                    yield self._estimate_direct(f"{stage}, without descriptions", config.teacher, items)
+                    yield self._estimate_direct(f"{stage}, without descriptions", first, items)
             if config.student and self.labelled:
                 yield from self._estimate_students("pseudo-labels: students", config.student, self.pool)
-            if settings.second_teacher and not settings.second_teacher.is_rule:
-                asked = [*self.labelled, *self.pool]
-                stage = "pseudo-labels: second teacher, at most"
-                yield from self._estimate_teacher(stage, settings.second_teacher, asked)
+            for role, spec in list(panel.items())[1:]:
+                if not spec.is_rule:
+                    share = spec.share or 1.0
+                    asked = [s for items in (self.labelled, self.pool) for s in items[: int(share * len(items))]]
+                    limit = "" if spec.share is None else ", at most"
+                    yield from self._estimate_teacher(f"pseudo-labels: {role}{limit}", spec, asked)
 
     def _estimate_reasons(self, spec: EngineSpec) -> Iterator[Estimate]:
         settings = self.config.rationales
@@ -203,8 +219,7 @@ class _Estimator:
         if isinstance(spec, ProbeSpec):  # which asks no model
             return
         engine = choose_base_engine(spec)
-        with_reason = isinstance(spec, StudentSpec) and spec.reasons == "always"
-        requests = make_label_requests(self._make_prompter(engine), items, with_reason=with_reason)
+        requests = make_label_requests(self._make_prompter(engine), items, with_reason=spec.reasons == "always")
         one = self._count(stage, engine, requests)
         yield replace(one, work=one.work * spec.repeats)
 

@@ -120,7 +120,7 @@ def _decide(
 ) -> None:
     """Write the decisions and print their summary; without verdicts, also write the review queue and its page."""
     # numpy, scipy and scikit-learn take seconds to import, which would slow down `labelstill --help`.
-    from tasks.correction.decide import correct
+    from tasks.correction.decide import Adjudicator, correct
     from tasks.correction.judgements import read_probabilities, read_teacher
     from tasks.correction.listed_items import choose_listed_cases
     from tasks.correction.outcome import list_rows, summarise
@@ -138,8 +138,8 @@ def _decide(
 
     # --reviews limits how many verdicts are looked up. Without it all are used, like those imported into a run.
     limited = bool(verdicts) and "review_budget" in given
-    ask_teacher = None if table is None else lambda items: table[items]
-    decisions = correct(judgements, settings, ask_teacher, look_up, None if limited else answers, seed)
+    teachers = [] if table is None else [Adjudicator(lambda items: table[items])]
+    decisions = correct(judgements, settings, teachers, look_up, None if limited else answers, seed)
     cases = [] if verdicts else choose_listed_cases(probabilities[0], images, decisions, table)
     summary = summarise(decisions)
     if not limited:

@@ -18,6 +18,7 @@ def init_command(
     label: Column = None,
     text: Column = None,
     image: Column = None,
+    video: Column = None,
     id: Column = None,
 ) -> None:
     """Find the columns and images of labelled data, and write pack/ and run.yaml into the working folder.
@@ -31,7 +32,7 @@ def init_command(
 
     fields = DistillConfig.model_fields
     caches = Caches(fields["images"].default, fields["texts"].default)
-    wanted = {"id": id, "instruction": text, "image": image, "output": label}
+    wanted = {"id": id, "instruction": text, "image": image, "video": video, "output": label}
     for line in start(data, images, Path(), caches, wanted, _ask if sys.stdin.isatty() else None):
         typer.echo("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
 

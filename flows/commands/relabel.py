@@ -21,11 +21,13 @@ def relabel_command(
 ) -> None:
     """Update a set: ask only about new and changed items, then publish the new version or hold it back.
 
-    Exit codes: 0 if the version is published or nothing has changed, 3 if it is held back, 4 if the budget is spent.
+    Exit codes: 0 if the version is published or nothing has changed, 3 if it is held back, 4 if the budget is spent, 5
+    if questions were sent to a batch API: run again later.
     """
     from flows.config import RelabelConfig, load_config
     from flows.service.server import find_or_start_server
     from tasks.dataset.drift import RelabelOutcome, RelabelState
+    from tasks.errors import AnswersPending
 
     loaded = load_config(config, RelabelConfig)
     find_or_start_server()
@@ -33,6 +35,9 @@ def relabel_command(
 
     changes = {"publish": publish or loaded.publish, "undo": undo or loaded.undo}
     state = relabel(loaded.model_copy(update=changes))
+    if isinstance(state, AnswersPending):
+        typer.echo(f"{state}\nRun the same command again to take the answers: labelstill relabel {config}")
+        raise typer.Exit(state.exit_code)
     assert isinstance(state, RelabelState)
     typer.echo("; ".join((state.outcome, *state.why)))
     if undo:

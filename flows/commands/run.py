@@ -29,6 +29,8 @@ def run_command(
     """Run all stages on your data. Running it again continues where the last run stopped.
 
     With --limit, all stages run on a few items, evenly over the labels. Their answers are kept for the whole run.
+
+    Exit codes: 0 when finished, 4 if the budget is spent, 5 if questions were sent to a batch API: run again later.
     """
     from flows.config import load_config
     from flows.service.server import find_or_start_server
@@ -40,6 +42,7 @@ def run_command(
     find_or_start_server()
     from flows.distill import distill
     from flows.run_lock import BULK_FAILURES
+    from tasks.errors import AnswersPending
     from tasks.report.summary import summarize_run
 
     try:
@@ -47,6 +50,9 @@ def run_command(
     except BULK_FAILURES:
         typer.echo("\n" + summarize_run(loaded.output, loaded.emit.licence).to_text())
         raise
+    if isinstance(finished, AnswersPending):  # pyright: ignore[reportUnnecessaryIsInstance]  flows/run_lock.py
+        typer.echo(f"\n{finished}\nRun the same command again to take the answers: labelstill run {config}")
+        raise typer.Exit(finished.exit_code)
     typer.echo("\n" + summarize_run(loaded.output, loaded.emit.licence).to_text())
     if finished is None:  # pyright: ignore[reportUnnecessaryComparison]  flows/run_lock.py
         console.print("The budget is spent. Run the same command again to continue.")
@@ -82,7 +88,7 @@ def check_command(
             console.print(f"… and {len(report.dropped) - show} more; --show N lists more")
         console.print("dropped by reason: " + ", ".join(f"{r} {n}" for r, n in report.count_reasons().items()))
     for e in report.estimates:
-        console.print(f"about {e.requests:,} requests, {e.tokens:,} prompt tokens: {e.stage}")
+        console.print(f"about {e.requests:,} requests, {e.tokens:,} prompt tokens{e.describe_price()}: {e.stage}")
         if e.fixed_chars > LONG_PROMPT:
             console.print(
                 f"[yellow]warning[/]: the fixed part of this prompt has {e.fixed_chars:,} characters, and answers get "
@@ -90,6 +96,11 @@ def check_command(
             )
     if report.estimates:
         console.print(f"about {report.requests:,} requests in total; the ledger's answers are not asked again")
+    for model in dict.fromkeys(spec.model for spec in loaded.engines if spec.batch):
+        console.print(
+            f"questions to {escape(model)} go to a batch API: a run ends with exit code 5 when it has sent them, and "
+            "takes the answers when it is run again; they come within a day"
+        )
     _print_hours(*estimate_hours(loaded, report))
     for newer in report.newer:
         console.print(f"[yellow]note[/]: {escape(newer)}", highlight=False)

@@ -19,8 +19,11 @@ Flags = NDArray[np.bool_]
 
 # Means and standard deviations of normal priors for intercept and slopes, near the coefficients fitted to large audits.
 # They are weak enough for 20 verdicts to move them; without verdicts they flag margins above 0.1 to 0.3.
-_WRONG = (np.array([-1.1, 1.3, 0.0, 0.5]), np.array([2.0, 4.0, 1e6, 4.0]) ** -0.5)
-_WRONG_WITH_TEACHER = (np.array([-1.3, 0.8, 1.2, 0.2]), np.array([2.0, 4.0, 2.0, 4.0]) ** -0.5)
+# The columns are: intercept, students, one per teacher, asymmetry.
+_WRONG = (np.array([-1.1, 1.3, 0.5]), np.array([2.0, 4.0, 4.0]) ** -0.5)
+_WRONG_WITH_TEACHER = (np.array([-1.3, 0.8, 0.2]), np.array([2.0, 4.0, 4.0]) ** -0.5)
+_TEACHER = (1.2, 2.0**-0.5)
+"""The slope of one teacher; of several, it is divided by their number, because they make some mistakes together."""
 _CANDIDATE = (np.array([0.8, 0.5]), np.array([2.0, 4.0]) ** -0.5)
 
 _STEPS, _SHORTEST, _NOTHING = 50, 1e-4, 1e-7
@@ -73,7 +76,7 @@ def calibrate(
     """
     chosen = np.array(sorted(verdicts) if items is None else items, dtype=np.int64)
     judged = np.array([verdicts[i] for i in chosen.tolist()], dtype=np.int64)
-    prior = _WRONG_WITH_TEACHER if evidence.teacher_log_ratio.any() else _WRONG
+    prior = _choose_prior(evidence)
     wrong = judged != judgements.given[chosen]
     contradicted = chosen[wrong]
     return Calibration(
@@ -169,14 +172,25 @@ def resample_beliefs(
     return [calibrate(judgements, evidence, verdicts, sample, rng).beliefs(evidence) for sample in samples]
 
 
+def _choose_prior(evidence: Suspicion) -> tuple[Values, Values]:
+    """Return the priors' means and standard deviations for the columns of `_describe_given`."""
+    teachers = evidence.teacher_log_ratios.shape[1]
+    (mean, spread), place = _WRONG_WITH_TEACHER if evidence.teacher_log_ratios.any() else _WRONG, 2
+    slope, off = _TEACHER
+    return (
+        np.insert(mean, place, [slope / max(teachers, 1)] * teachers),
+        np.insert(spread, place, [off] * teachers),
+    )
+
+
 def _draw_prior(prior: tuple[Values, Values], rng: np.random.Generator | None) -> tuple[Values, Values]:
     mean, spread = prior
     return (mean if rng is None else rng.normal(mean, spread)), spread
 
 
 def _describe_given(evidence: Suspicion) -> Values:
-    known = (evidence.log_ratio, evidence.teacher_log_ratio, evidence.asymmetry)
-    return np.column_stack([np.ones(len(evidence.log_ratio)), *known])
+    ones = np.ones(len(evidence.log_ratio))
+    return np.column_stack([ones, evidence.log_ratio, evidence.teacher_log_ratios, evidence.asymmetry])
 
 
 def _describe_candidate(evidence: Suspicion) -> Values:

@@ -1,6 +1,7 @@
 """Convert the students' and the teacher's predictions about labelled items, from files or a run, to arrays."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,36 @@ def tabulate(run: Mapping[str, Prediction], samples: Sequence[Sample], labels: S
                 found[i, places[label]] = p
         total = found[i].sum()
         found[i] = found[i] / total if total > 0 else math.nan
+    return found
+
+
+def average_answers(tables: Sequence[Floats]) -> Floats:
+    """Return the mean [N, C] of the answers that there are; an item's row in a table without its answer is NaN."""
+    answered = np.sum([~np.isnan(table[:, :1]) for table in tables], axis=0)
+    total = np.sum([np.nan_to_num(table) for table in tables], axis=0, dtype=np.float32)
+    return np.divide(total, answered, out=np.full_like(total, np.nan), where=answered > 0)
+
+
+def join_second_opinions(teachers: Sequence[Mapping[str, Prediction]]) -> dict[str, Prediction]:
+    """Return one answer for each sample that a teacher was asked about, keyed by sample id.
+
+    It has the mean of the teachers' probabilities, and reason and boxes of a teacher that chose the same label.
+    """
+    found: dict[str, Prediction] = {}
+    for identity in dict.fromkeys(i for answers in teachers for i in answers):
+        given = [answers[identity] for answers in teachers if identity in answers]
+        usable = [p for p in given if p.label is not None]
+        if len(usable) < 2:
+            found[identity] = usable[0] if usable else given[0]
+            continue
+        shares: Counter[str] = Counter()
+        for p in usable:
+            shares.update({k: v / len(usable) for k, v in (p.probabilities or {p.label or "": 1.0}).items()})  # pyright: ignore
+        label = max(shares, key=lambda each: shares[each])
+        same = [p for p in usable if p.label == label]
+        best = (same or usable)[-1]
+        explained = {} if same else {"reason": "", "boxes": ()}
+        found[identity] = best.model_copy(update={"label": label, "probabilities": dict(shares), **explained})
     return found
 
 

@@ -32,7 +32,7 @@ def choose_listed_cases(
     asked = [ids[i] for i in decisions.person_asked.tolist()]
     samples = _read_samples(file, images, set(asked), decisions.judgements.labels)
     answers: dict[str, Prediction] = {}
-    for item in decisions.teacher_asked.tolist():
+    for item in decisions.asked[0].tolist() if decisions.asked else ():
         if teacher is not None and not np.isnan(teacher[item, 0]):
             label = labels[int(teacher[item].argmax())]
             answers[ids[item]] = Prediction(sample_id=ids[item], source="teacher", outcome=Outcome.OK, label=label)

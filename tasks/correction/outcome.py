@@ -155,7 +155,7 @@ def count_figures(corrections: Sequence[Correction], decisions: Decisions) -> di
     unreviewed = [c for c in changed if not c.reviewed]
     return {
         "disagreements": sum(c.predicted is not None and c.predicted != c.given for c in corrections),
-        "asked of the teacher": len(decisions.teacher_asked),
+        "asked of the teacher": decisions.teacher_calls,
         "asked of the reviewer": len(decisions.person_asked),
         "reviewed": sum(c.reviewed for c in corrections),
         "audited wins": decisions.gate.wins,
@@ -184,7 +184,7 @@ def summarise(decisions: Decisions) -> dict[str, object]:
         "flagged": int(decisions.flagged.sum()),
         "reviews": len(decisions.person_asked),
         "verdicts": len(decisions.verdicts),
-        "teacher_calls": len(decisions.teacher_asked),
+        "teacher_calls": decisions.teacher_calls,
         **{action.value: actions[action] for action in sorted(actions)},
         "relabelled_unreviewed": unreviewed,
         "gate": "open" if gate.open else "closed",
@@ -255,6 +255,7 @@ def _record_judged(decisions: Decisions, item: int, answer: Prediction | None) -
         teacher_candidate=probability(decisions.teacher, candidate),
         gain=float(decisions.gain[item]),
         reason=answer.reason if answer else "",
+        boxes=answer.boxes if answer else (),
         why="",
     )
 

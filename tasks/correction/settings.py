@@ -16,8 +16,9 @@ class CorrectionSettings(Settings):
     audit: int | None = Field(default=None, ge=0)
     """Number of reviewed items that are drawn as a sample, to calibrate probabilities and to judge the gate; none: a
     third of the budget. The other reviews go to the items where a verdict is expected to help most."""
-    teacher_share: float = Field(default=0.25, ge=0, le=1)
-    """Maximum share of the items that the teacher is asked about, most suspicious first."""
+    teacher_share: SkipJsonSchema[float] = Field(default=0.25, ge=0, le=1)
+    """Maximum share of the items that teachers are asked about, most suspicious first (`find-errors --teacher-share`).
+    """
     target_precision: float | None = Field(default=None, ge=0, le=1)
     """Flag as many items as possible while their expected precision is at least this. By default, flags maximise the
     expected F1."""

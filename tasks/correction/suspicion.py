@@ -1,5 +1,6 @@
 """Measure how strongly the predictions contradict each given label."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from tasks.correction.judgements import Floats, Ints, Judgements
 LEAST = 1e-3
 """Added to probabilities to limit log-ratios, because beyond log(1000) they say little about accuracy."""
 _STUDENT_WEIGHT = 0.6
-"""Weight of the students' log-probabilities in the choice of the candidate; the teacher's have weight 1."""
+"""Weight of the students' log-probabilities in the choice of the candidate; each teacher's have weight 1."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Suspicion:
     """[N] entropy of the students' mean probabilities, in nats."""
     log_ratio: NDArray[np.float64]
     """[N] log(p(candidate) / p(given label)) from the students' tempered probabilities, used for the calibration."""
-    teacher_log_ratio: NDArray[np.float64]
-    """[N] the same log-ratio from the teacher's probabilities; 0 for items without an answer."""
+    teacher_log_ratios: NDArray[np.float64]
+    """[N, T] the same log-ratio from each teacher's probabilities; 0 for items without an answer."""
     asymmetry: NDArray[np.float64]
     """[N] log((a + 1) / (b + 1)): a is the number of items with the same given label that are predicted as the
     candidate, and b is the number of items for which it is the other way round.
@@ -62,25 +63,29 @@ def temper(judgements: Judgements) -> NDArray[np.float64]:
 
 
 def measure_suspicion(
-    judgements: Judgements, tempered: NDArray[np.float64], teacher: Floats | None = None
+    judgements: Judgements, tempered: NDArray[np.float64], teachers: Sequence[Floats] = ()
 ) -> Suspicion:
     """Return the evidence about each item.
 
-    `tempered` [N, C] is the result of `temper`. `teacher` [N, C] contains the teacher's probabilities; the row of an
-    item without an answer is NaN.
+    `tempered` [N, C] is the result of `temper`. Each of `teachers` [N, C] contains one teacher's probabilities; the row
+    of an item without an answer is NaN.
     """
     mean = judgements.students
     given = judgements.given
     items = np.arange(len(judgements.ids))
     students = np.exp(tempered)
     scores, best, possible = np.log(students + LEAST), students.copy(), mean > 0
-    answers = np.full_like(students, 1.0)
-    if teacher is not None:
-        asked = ~np.isnan(teacher[:, 0])
-        answers[asked] = teacher[asked] + LEAST
-        scores[asked] = _STUDENT_WEIGHT * scores[asked] + np.log(answers[asked])
-        best[asked] = teacher[asked]  # the teacher knows better what else the item could be
-        possible[asked] |= teacher[asked] > 0
+    logs = [np.log(np.nan_to_num(teacher, nan=1.0) + LEAST) for teacher in teachers]
+    if teachers:
+        answered = np.stack([~np.isnan(teacher[:, 0]) for teacher in teachers])
+        asked = answered.any(axis=0)
+        scores[asked] *= _STUDENT_WEIGHT
+        for teacher, log, theirs in zip(teachers, logs, answered, strict=True):
+            log[~theirs] = 0.0
+            scores += log
+            possible[theirs] |= teacher[theirs] > 0
+        # the teachers know better what else the item could be
+        best[asked] = np.nan_to_num(np.stack(teachers)).sum(axis=0)[asked] / answered.sum(axis=0)[asked, None]
     possible[items, given] = False
     some = possible.any(axis=1)
     candidate = np.where(possible, scores, -np.inf).argmax(axis=1)
@@ -95,7 +100,11 @@ def measure_suspicion(
         margin=pick_candidate(mean) - mean[items, given],
         entropy=entr(mean).sum(axis=1),
         log_ratio=np.log((pick_candidate(students) + LEAST) / (students[items, given] + LEAST)),
-        teacher_log_ratio=np.log(np.where(some, answers[items, candidate] / answers[items, given], 1.0)),
+        teacher_log_ratios=np.stack(
+            [np.where(some, log[items, candidate] - log[items, given], 0.0) for log in logs], axis=1
+        )
+        if logs
+        else np.zeros((len(items), 0)),
         asymmetry=_measure_asymmetry(judgements, np.where(some, candidate, given)),
         others=np.log((chosen + LEAST) / (np.maximum(1 - best[items, given] - chosen, 0) + LEAST)),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
+from tasks.media import Box
 from tasks.prompts.prompter import Prompter
 from tasks.records import NEITHER, Action, Correction, Example, Origin, Prediction, Sample, Subset
 
@@ -57,38 +58,42 @@ class Decision(NamedTuple):
     """The reason that the model learns to give for the label; empty if the item has none."""
     refused: LeftOutReason | None = None
     """Why the item is left out regardless of its duplicates; None if nothing speaks against it."""
+    boxes: tuple[Box, ...] = ()
+    """Those that the reason points at."""
 
 
 def decide_labelled(
     sample: Sample,
     correction: Correction | None,
-    reason: str = "",
+    rationale: Prediction | None = None,
     *,
     verdict: str | None = None,
     waiting: Literal["keep", "drop"] = "keep",
 ) -> Decision:
     """Return the decision about a labelled item.
 
-    `reason` explains the given label, and is used only if the decision keeps that label. `verdict` is a reviewer's
+    `rationale` explains the given label, and is used only if the decision keeps that label. `verdict` is a reviewer's
     answer about a conflict with a duplicate: a label, or `neither`. `waiting` says what happens to an item that waits
     for a review: it keeps its label, or it is left out.
     """
     given = sample.given or ""
+    reason, boxes = (rationale.reason, rationale.boxes) if rationale else ("", ())
     if verdict is not None:
-        return _decide_by_verdict(verdict, reason if verdict == given else "")
+        return _decide_by_verdict(verdict, reason if verdict == given else "", boxes)
     if correction is None:
-        return Decision(given, Origin.GIVEN, "given label", reason)
+        return Decision(given, Origin.GIVEN, "given label", reason, boxes=boxes)
     origin = Origin.GIVEN
     if correction.reviewed:
         origin = Origin.REVIEW
     elif correction.action is Action.RELABEL:
         origin = Origin.CORRECTION
     label = correction.label
-    used_reason = reason if label == given else correction.reason if label == correction.adjudicated else ""
+    if label != given:
+        reason, boxes = (correction.reason, correction.boxes) if label == correction.adjudicated else ("", ())
     refused = LeftOutReason.NEITHER if label is None else None
     if waiting == "drop" and correction.action is Action.REVIEW:
         refused = LeftOutReason.WAITING
-    return Decision(label, origin, correction.why, used_reason, refused)
+    return Decision(label, origin, correction.why, reason, refused, boxes)
 
 
 def decide_pseudo_labelled(prediction: Prediction) -> Decision:
@@ -97,10 +102,10 @@ def decide_pseudo_labelled(prediction: Prediction) -> Decision:
     if label is None:
         return UNTRUSTED
     if prediction.source == "review":
-        return Decision(label, Origin.REVIEW, f"reviewer says {label}", prediction.reason)
+        return Decision(label, Origin.REVIEW, f"reviewer says {label}", prediction.reason, boxes=prediction.boxes)
     p = prediction.probabilities.get(label)
     why = "teacher's label" + (f", p={p:.3f}" if p is not None else "")
-    return Decision(label, Origin.PSEUDO, why, prediction.reason)
+    return Decision(label, Origin.PSEUDO, why, prediction.reason, boxes=prediction.boxes)
 
 
 def decide_pool(pseudo: Decision | None, verdict: str | None) -> Decision:
@@ -109,27 +114,31 @@ def decide_pool(pseudo: Decision | None, verdict: str | None) -> Decision:
     The label is the reviewer's verdict if there is one, otherwise the pseudo-label. An item with neither is left out.
     """
     if verdict is not None:
-        return _decide_by_verdict(verdict, pseudo.reason if pseudo is not None and pseudo.label == verdict else "")
+        confirmed = pseudo is not None and pseudo.label == verdict
+        return _decide_by_verdict(verdict, pseudo.reason, pseudo.boxes) if confirmed else _decide_by_verdict(verdict)
     return pseudo or UNTRUSTED
 
 
 UNTRUSTED = Decision(None, Origin.PSEUDO, "see the pseudo_labels stage", refused=LeftOutReason.UNTRUSTED)
 
 
-def _decide_by_verdict(verdict: str, reason: str) -> Decision:
+def _decide_by_verdict(verdict: str, reason: str = "", boxes: tuple[Box, ...] = ()) -> Decision:
     if verdict == NEITHER:
         return Decision(None, Origin.REVIEW, "reviewer: none of the labels is right", refused=LeftOutReason.NEITHER)
-    return Decision(verdict, Origin.REVIEW, f"reviewer says {verdict}", reason)
+    return Decision(verdict, Origin.REVIEW, f"reviewer says {verdict}", reason, boxes=boxes)
 
 
 def make_example(sample: Sample, decision: Decision, prompter: Prompter, subset: Subset = Subset.TRAIN) -> Example:
     """Return the training example for a sample, with the label and reason of `decision`; the label must not be None.
 
-    If the pack says so, the reason ends with the item's boxes, unless another label was given when they were drawn.
+    If the pack says so, the reason ends with the item's boxes, unless another label was given when they were drawn; or
+    else with those that the reason points at.
     """
     assert decision.label is not None
-    points = prompter.pack.boxes and sample.given in (None, decision.label)
-    boxes = sample.boxes if points else ()
+    boxes = sample.boxes if sample.given in (None, decision.label) else ()
+    if not boxes and decision.reason:
+        boxes = decision.boxes
+    boxes = boxes if prompter.pack.boxes else ()
     return Example(
         sample_id=sample.id,
         messages=prompter.training_turns(sample, decision.label, decision.reason, len(boxes)),

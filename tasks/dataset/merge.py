@@ -14,6 +14,7 @@ from tasks.dataset.export.exports import Exported, write_exports
 from tasks.dataset.general_mix import MixRow, explain_shortage, is_too_short
 from tasks.dataset.merge_plan import Plan
 from tasks.dataset.sources import Sources
+from tasks.dataset.teacher_lessons import add_lessons
 from tasks.errors import TooManyFailures
 from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import measure_diversity
@@ -106,14 +107,18 @@ def shuffle_examples(plan: Plan, sources: Sources, prompter: Prompter, seed: int
     order: NDArray[np.int64] = np.random.default_rng(seed).permutation(np.array(kept, dtype=np.int64))
     for start in range(0, len(order), _HELD):
         places: list[int] = order[start : start + _HELD].tolist()
-        samples = dict(sources.read_places({place for place in places if place < plan.own}))
+        own = {place for place in places if place < plan.own}
+        samples = dict(sources.read_places(own))
+        answers = sources.read_answers(own)
         for place in places:
             if place >= plan.own:
                 yield mix[place - plan.own]
                 continue
             sample = samples.pop(place)
             subset = Subset.VALIDATION if plan.validation[place] else Subset.TRAIN
-            yield make_example(sample, sources.decide(place, sample), prompter, subset)
+            example = make_example(sample, sources.decide(place, sample), prompter, subset)
+            answer = sources.of_labelled.get(sample.id) if place < len(sources.labelled) else answers.get(place)
+            yield add_lessons(example, sample, answer, prompter)
 
 
 def check_mix(plan: Plan, sources: Sources) -> None:

@@ -6,7 +6,8 @@ from tasks.dataset.decisions import Decision
 from tasks.dataset.settings import EmitSettings
 from tasks.packs.pack import Pack
 from tasks.rationales.diversity import MarkedReason, find_crowded_out
-from tasks.rationales.gate import judge_reason
+from tasks.rationales.gate import judge_boxes, judge_reason
+from tasks.rationales.grounding import FindLines
 from tasks.rationales.settings import RationaleSettings
 from tasks.records import Correction, Prediction, Sample, Split, digest_of
 
@@ -15,7 +16,10 @@ ItemKey = tuple[Split, str]
 
 
 def drop_unsound_reasons(
-    corrections: Mapping[str, Correction], labelled: Iterable[Sample], pack: Pack
+    corrections: Mapping[str, Correction],
+    labelled: Iterable[Sample],
+    pack: Pack,
+    find_lines: FindLines | None = None,
 ) -> dict[str, Correction]:
     """Return `corrections` (keyed by sample id) without the teacher's reasons that fail the gate for the final label.
 
@@ -26,7 +30,8 @@ def drop_unsound_reasons(
         correction = sound.get(sample.id)
         if correction is None or correction.label is None or not correction.reason:
             continue
-        if judge_reason(correction.reason, sample, correction.label, pack) is not None:
+        bad = judge_reason(correction.reason, sample, correction.label, pack)
+        if bad or judge_boxes(correction.reason, correction.boxes, sample, find_lines):
             sound[sample.id] = correction.model_copy(update={"reason": ""})
     return sound
 

@@ -24,6 +24,10 @@ class Format(StrEnum):
     VISION_START = "vision_start"
     TRL = "trl"
     LABELS = "labels"
+    SWIFT_SOFT = "swift_soft"
+    LLAMAFACTORY_PAIRS = "llamafactory_pairs"
+    SWIFT_PAIRS = "swift_pairs"
+    TRL_PAIRS = "trl_pairs"
 
 
 class ExportSpec(Settings):
@@ -31,7 +35,9 @@ class ExportSpec(Settings):
 
     formats: tuple[Format, ...] = (Format.LLAMAFACTORY, Format.SWIFT, Format.QWEN, Format.TRL, Format.LABELS)
     """Formats to write: llamafactory, swift (ms-swift 4), swift2 (ms-swift 2), qwen (Qwen's script), trl (Parquet that
-    contains the images), vision_start (only items with one image), labels (CSV and JSON Lines)."""
+    contains the images), vision_start (only items with one image), labels (CSV and JSON Lines); swift_soft (ms-swift 4
+    with the teacher's probabilities as weights of rows); llamafactory_pairs, swift_pairs, trl_pairs (for DPO: reasons
+    that end in the right label beside reasons that end in a wrong one)."""
     image_paths: ImagePaths = "absolute"
     """How exports refer to images. absolute: absolute paths; relative: paths relative to the format's folder; copy:
     images are linked or copied to `images/`, so that the folder can be moved. Files that trainers would load

@@ -16,6 +16,7 @@ from tasks.dataset.settings import EmitSettings
 from tasks.errors import ConfigError
 from tasks.items.settings import SourceConfig
 from tasks.packs.pack import Pack
+from tasks.rationales.grounding import FindLines
 from tasks.rationales.settings import RationaleSettings
 from tasks.records import Correction, Dropped, Origin, Prediction, Sample, Split, content_digest
 from tasks.review.queue import CONFLICTS, STORE
@@ -40,7 +41,7 @@ class Sources:
     corrections: Mapping[str, Correction] = field(default_factory=dict[str, Correction])
     pseudo: Mapping[str, Decision] = field(default_factory=dict[str, Decision])
     """The decisions that follow from trusted pseudo-labels."""
-    reasons: Mapping[str, str] = field(default_factory=dict[str, str])
+    reasons: Mapping[str, Prediction] = field(default_factory=dict[str, Prediction])
     """Reasons for the given labels."""
     unreasoned: Collection[str] = ()
     """Ids of labelled items without a good reason for their given label. They are left out, unless their label was
@@ -48,6 +49,10 @@ class Sources:
     verdicts: Mapping[str, Sequence[Verdict]] = field(default_factory=dict[str, Sequence[Verdict]])
     """People's verdicts on conflicting duplicates, keyed by case id. `find_verdict` finds those that are used."""
     settings: EmitSettings = field(default_factory=EmitSettings)
+    of_labelled: Mapping[str, Prediction] = field(default_factory=dict[str, Prediction])
+    """The teacher's answers about the labelled set, given without seeing its labels, keyed by item id."""
+    of_pool: Sequence[Prediction] | StoredRows[Prediction] = ()
+    """Its answers about the pool, in the order of the pool; empty if it was not asked."""
     alike_reasons: int = 0
     """Number of reasons that are not used because they are too similar to another one."""
 
@@ -69,7 +74,7 @@ class Sources:
         verdict = self.find_verdict(sample)
         if place >= len(self.labelled):
             return decide_pool(self.pseudo.get(sample.id), verdict)
-        correction, reason = self.corrections.get(sample.id), self.reasons.get(sample.id, "")
+        correction, reason = self.corrections.get(sample.id), self.reasons.get(sample.id)
         decision = decide_labelled(sample, correction, reason, verdict=verdict, waiting=self.settings.waiting)
         as_given = decision.origin is Origin.GIVEN and decision.label == sample.given and decision.refused is None
         if sample.id in self.unreasoned and as_given and not decision.reason:
@@ -93,6 +98,14 @@ class Sources:
             else:
                 yield from ((start + i, samples[i]) for i in sorted(wanted))
             start += len(samples)
+
+    def read_answers(self, places: Collection[int]) -> dict[int, Prediction]:
+        """Return the teacher's answers about those of the items at `places` that are in the pool, keyed by place."""
+        first = len(self.labelled)
+        wanted = {place - first for place in places if place >= first}
+        if isinstance(self.of_pool, StoredRows):
+            return {first + i: answer for i, answer in self.of_pool.at(wanted)}
+        return {first + i: self.of_pool[i] for i in wanted if i < len(self.of_pool)}
 
 
 def qualify_id(sample: Sample) -> str:
@@ -134,8 +147,14 @@ def read_sources(
     settings: EmitSettings,
     rationales: RationaleSettings,
     seed: int,
+    find_lines: FindLines | None = None,
+    labelled_digest: str | None = None,
 ) -> Sources:
-    """Return the results of the run in `output`: its `sets`, and what `stages` kept. The samples stay on disk."""
+    """Return the results of the run in `output`: its `sets`, and what `stages` kept. The samples stay on disk.
+
+    `find_lines` finds the text on images, with which the boxes of reasons are judged. `labelled_digest` is the current
+    digest of the labelled set: the teacher's answers about an earlier one do not count.
+    """
 
     def samples(split: Split) -> Samples:
         return StoredRows(output / "samples" / split / "kept.parquet", Sample) if split in sets else ()
@@ -144,7 +163,9 @@ def read_sources(
         return StoredRows(output / stage / "kept.parquet", kind) if stage in stages else ()
 
     labelled, pool = samples(Split.LABELLED), samples(Split.UNLABELLED)
-    corrections = drop_unsound_reasons({c.sample_id: c for c in kept("correction", Correction)}, labelled, pack)
+    corrections = drop_unsound_reasons(
+        {c.sample_id: c for c in kept("correction", Correction)}, labelled, pack, find_lines
+    )
     pseudo = {p.sample_id: decide_pseudo_labelled(p) for p in kept("pseudo_labels", Prediction)}
     reasons = {p.sample_id: p for p in kept("rationales", Prediction)}
     unused, alike = find_unused_reasons(corrections, pseudo, reasons, settings, rationales, seed)
@@ -163,12 +184,24 @@ def read_sources(
         mix=draw_share(settings.mix, len(labelled) + len(pool), seed) if settings.mix else (),
         corrections=corrections,
         pseudo=pseudo,
-        reasons={i: p.reason for i, p in reasons.items() if (Split.LABELLED, i) not in unused},
+        reasons={i: p for i, p in reasons.items() if (Split.LABELLED, i) not in unused},
         unreasoned=unreasoned,
         verdicts=read_store(output / CONFLICTS / STORE),
         settings=settings,
+        of_labelled=_read_answers(output, labelled_digest) if "pseudo_labels" in stages else {},
+        of_pool=StoredRows(output / "pseudo_labels" / "predictions.parquet", Prediction)
+        if "pseudo_labels" in stages
+        else (),
         alike_reasons=alike,
     )
+
+
+def _read_answers(output: Path, labelled_digest: str | None) -> dict[str, Prediction]:
+    record = read_record(output / "pseudo_labels")
+    if record is None or record.inputs.get("labelled") != labelled_digest:
+        return {}
+    rows = StoredRows(output / "pseudo_labels" / "labelled.parquet", Prediction)
+    return {p.sample_id: p for p in rows}
 
 
 _Kept = TypeVar("_Kept", Correction, Prediction)

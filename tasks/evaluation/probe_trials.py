@@ -19,7 +19,7 @@ from tasks.students.probe_features import Vector
 from tasks.students.settings import ProbeSpec
 from tasks.students.student_folder import is_trained
 
-_FOR_GENERATORS = frozenset({Variant.RATIONALES, Variant.PHASED})
+_FOR_GENERATORS = frozenset({Variant.RATIONALES, Variant.PHASED, Variant.SOFT})
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class Probes:
     def variants(self) -> set[Variant]:
         """Return the variants that were trained."""
         return {trial.variant for trial in self.trials}
+
+    @property
+    def count(self) -> int:
+        """Return how many answers each item gets."""
+        return len(self.trials)
 
     def score(self, items: Sequence[Sample], labels: Mapping[str, str]) -> list[Scored]:
         """Return all probes' answers about `items`, whose true labels are `labels`."""

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from tasks.dataset.decisions import LeftOutReason
 from tasks.errors import ConfigError
+from tasks.prompts.pointing import add_boxes
 from tasks.records import Correction, Dropped, Example, Origin, Prediction, Record, Sample
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import read_record
@@ -55,7 +56,7 @@ def read_results(output: Path, labelled: Sequence[Sample], pool: Sequence[Sample
     rationales = _read_if_there(output, "rationales", Prediction)
     drops = read_rows(output / "emit" / "dropped.parquet", Dropped)
     return Results(
-        labelled={s.id: s for s in labelled},
+        labelled={s.id: s for s in add_boxes(labelled, {p.sample_id: p for p in rationales})},
         pool={s.id: s for s in pool},
         reasons={p.sample_id: p.reason for p in rationales if p.sample_id in reasoned},
         pseudo={p.sample_id: p for p in _read_if_there(output, "pseudo_labels", Prediction)},

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from tasks.evaluation.scores import Lift, Score, Scored, measure_gap_closed, measure_lift, score
-from tasks.evaluation.variants import Variant
+from tasks.evaluation.variants import FROM_FOLDS, Variant
 from tasks.records import Interval, Record
 
 TRANSDUCTIVE = (
@@ -67,6 +67,8 @@ def describe(report: Report) -> str:
     if report.scores:
         first = report.scores[0]
         lines += ["", f"{first.items} held-out items, {first.seeds} students each; intervals are 95 %."]
+        if any(s.variant in FROM_FOLDS for s in report.scores):
+            lines.append("`ensemble` and `fused` have one per repeat of the folds.")
     if points:
         lines.append("A box is found if one that the reason points at overlaps it by .5 or more (IoU).")
     if report.gap_closed is not None:

@@ -74,7 +74,8 @@ def plan_trials(
     The seeds count from the run's `seed`. Variants without items are left out. All students are trained for the same
     number of steps. Their folders are under `folder`. `truth` maps item id to true label.
     """
-    phases = plan_variants(settings.variants, results, truth)
+    wanted = [variant for variant in settings.variants if variant is not Variant.SOFT or student.loss == "soft"]
+    phases = plan_variants(wanted, results, truth)
     emitted = sum(bool(e.label) for e in results.emitted)
     passes = student.epochs * emitted / (student.batch_size * student.gradient_accumulation)
     total = student.steps or max(1, round(passes))
@@ -109,19 +110,27 @@ def _plan_steps(
     steps: list[Step] = []
     for phase in phases:
         changes = {
+            "loss": "soft" if phase.soft else "hard",
             "steps": max(1, round(total * phase.share)),
             "seed": seed,
             "reasons": "where_given" if phase.reasons else "never",
         }
         spec = student.model_copy(update=changes)
         start = steps[-1].folder if steps else None
-        recipe = LoraRecipe(spec, prompter, reasons=phase.reasons, start=start)
+        recipe = LoraRecipe(spec, prompter, reasons=phase.reasons, soft=phase.soft, start=start)
         steps.append(Step(phase, spec, folder / recipe.digest(phase.items, 0)))
     return tuple(steps)
 
 
 def _make_recipe(trial: Trial, step: Step, start: Path | None) -> LoraRecipe:
     prompter = make_prompter(load_pack(trial.pack), choose_base_engine(step.spec), trial.texts)
+    phase = step.phase
     return LoraRecipe(
-        step.spec, prompter, reasons=step.phase.reasons, start=start, revision=trial.revision, images=trial.images
+        step.spec,
+        prompter,
+        reasons=phase.reasons,
+        soft=phase.soft,
+        start=start,
+        revision=trial.revision,
+        images=trial.images,
     )

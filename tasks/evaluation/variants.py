@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tasks.evaluation.results import Results
@@ -22,12 +22,21 @@ class Variant(StrEnum):
     """The labelled set after correction."""
     ALL = "all"
     """The emitted set."""
+    SOFT = "soft"
+    """ALL, but each pseudo-labelled item is taught with the teacher's probabilities of all labels; only with
+    `student.loss: soft`."""
     PHASED = "phased"
     """First the emitted set, then its pseudo-labelled part again."""
+    ENSEMBLE = "ensemble"
+    """The fold students of `correction`, each trained on its part of RAW: the mean of their probabilities."""
+    FUSED = "fused"
+    """The same students as one: the mean of what their adapters add to the base."""
     CEILING = "ceiling"
     """The emitted items with their true labels, if known: the upper bound for any correction of labels."""
 
 
+FROM_FOLDS = frozenset({Variant.ENSEMBLE, Variant.FUSED})
+"""Variants that train no student of their own."""
 BEST_FIRST = (Variant.ALL, Variant.CORRECTED, Variant.PSEUDO, Variant.RAW)
 """A test set is predicted by the students of the first of these variants that was trained."""
 
@@ -40,6 +49,8 @@ class Phase:
     reasons: Mapping[str, str]
     share: float = 1.0
     """Share of the variant's training steps."""
+    soft: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
+    """Maps item id to the probabilities to teach instead of the label alone."""
 
 
 _SECOND_PHASE = 0.3
@@ -71,6 +82,7 @@ def plan_phases(variant: Variant, results: Results, truth: Mapping[str, str] | N
     )
     taught = _pair_emitted(results)
     emitted = tuple(item for item, _ in taught)
+    soft = {item.id: example.probabilities for item, example in taught if example.probabilities}
     reasons = {item.id: example.reason for item, example in taught if example.reason}
     match variant:
         case Variant.RAW:
@@ -85,6 +97,8 @@ def plan_phases(variant: Variant, results: Results, truth: Mapping[str, str] | N
             return (Phase(kept, {}),) if results.corrections else ()
         case Variant.ALL:
             return (Phase(emitted, reasons),) if emitted else ()
+        case Variant.SOFT:
+            return (Phase(emitted, reasons, soft=soft),) if soft else ()
         case Variant.PHASED:
             second = tuple(item for item, example in taught if example.origin is Origin.PSEUDO)
             if not second:
@@ -95,6 +109,8 @@ def plan_phases(variant: Variant, results: Results, truth: Mapping[str, str] | N
                 return ()
             fitting = {s.id: reasons[s.id] for s in emitted if s.id in reasons and s.given == truth[s.id]}
             return (Phase(tuple(_relabel(s, truth[s.id]) for s in emitted), fitting),)
+        case Variant.ENSEMBLE | Variant.FUSED:
+            return ()
 
 
 def _pair_emitted(results: Results) -> list[tuple[Sample, Example]]:
@@ -105,6 +121,7 @@ def _pair_emitted(results: Results) -> list[tuple[Sample, Example]]:
     taught: list[tuple[Sample, Example]] = []
     for example in examples:
         item = _relabel(samples[example.source, example.sample_id], example.label)
+        item = item.model_copy(update={"boxes": example.boxes})
         if count[item.id] > 1 and item.split is not Split.LABELLED:
             # Reasons are found by id: the labelled item keeps its id, the other gets a new one.
             item = item.model_copy(update={"id": f"{item.id} ({item.split})"})

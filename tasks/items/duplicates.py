@@ -287,9 +287,9 @@ def _mixed(key: Hashes) -> Hashes:
 def find_grown_dialogues(samples: Sequence[Sample]) -> list[tuple[int, int]]:
     """Return pairs of positions (shorter, longer) in which the second dialogue continues the first.
 
-    Whole lines, images and recordings are compared; spaces around a line are ignored. The shorter dialogue must have at least 20
-    characters of text. A dialogue is paired only with the longest one that it continues (which is itself paired with
-    the next shorter one), or with an earlier dialogue that has the same lines and images.
+    Whole lines, images and recordings are compared; spaces around a line are ignored. The shorter dialogue must have at
+    least 20 characters of text. A dialogue is paired only with the longest one that it continues (which is itself
+    paired with the next shorter one), or with an earlier dialogue that has the same lines and images.
     """
     whole: dict[bytes, int] = {}
     beginnings: list[list[bytes]] = []
@@ -312,7 +312,7 @@ def group_linked(count: int, pairs: Sequence[tuple[int, int]]) -> NDArray[np.int
 
 
 def _beginnings(sample: Sample) -> Iterator[tuple[int, bytes]]:
-    """Yield (characters of text, digest) of the item up to each line, image and recording; the last pair covers the whole item."""
+    """Yield (characters of text, digest) of the item up to each line, image and recording; the last pair covers all."""
     hasher = hashlib.sha256()
     characters = 0
     for part in sample.parts:

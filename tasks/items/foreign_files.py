@@ -22,6 +22,7 @@ _USUAL_NAMES = {
         *("img", "imagepath", "imgpath", "file", "filename", "filepath", "path", "picture", "photo", "screenshot"),
         *("图片", "图像", "截图", "照片", "图片路径"),
     ),
+    "video": ("clip", "recording", "movie", "videopath", "videofile", "视频", "录像", "录屏", "视频路径"),
     "output": (
         *("label", "answer", "class", "category", "target", "response", "y", "gold", "intent", "choice", "tag"),
         *("标签", "类别", "分类", "类目", "意图", "答案"),

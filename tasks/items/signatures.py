@@ -36,8 +36,8 @@ class Signatures:
     minhash: NDArray[np.uint32]
     """[N, 64] MinHash values of the text's trigrams."""
     images: NDArray[np.int32]
-    """[N] Number of pictures: images, and key frames of recordings; -1 if one of them cannot be read. Such an item is not
-    compared with others."""
+    """[N] Number of pictures: images, and key frames of recordings; -1 if one of them cannot be read. Such an item is
+    not compared with others."""
     image_hash: NDArray[np.uint64]
     """[N] Perceptual hash of the first picture; 0 without pictures."""
 

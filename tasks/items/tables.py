@@ -63,8 +63,8 @@ def clean_name(name: str) -> str:
 def read_parquet(manifest: Path, columns: Columns | None, unpacked: Path | None) -> Iterator[RawItem]:
     """Yield one item per row; raises ManifestError if the columns are wrong or the file is not Parquet.
 
-    Images inside the file, as `datasets` stores them, are written to the folder `unpacked`, unless it is None. Their
-    names are their digests. `columns` None means all columns, for files without such images.
+    Images and recordings inside the file, as `datasets` stores them, are written to the folder `unpacked`, unless it is
+    None. Their names are their digests. `columns` None means all columns, for files without such images.
     """
     try:
         table = pq.ParquetFile(manifest)
@@ -72,12 +72,12 @@ def read_parquet(manifest: Path, columns: Columns | None, unpacked: Path | None)
         _check_columns(manifest, names, columns)
         _check_id_type(manifest, table.schema_arrow, columns)
         number = 0
-        image = None if columns is None else columns.image
-        packed = image in names and contains_bytes(table.schema_arrow.field(image).type)
+        media = set() if columns is None else {columns.image, columns.video} & set(names)
+        packed = {name for name in media if contains_bytes(table.schema_arrow.field(name).type)}
         for batch in table.iter_batches(_BATCH_ROWS_WITH_IMAGES if packed else _BATCH_ROWS):
             read: dict[str, list[object]] = {
                 name: [unpack_image(cell.as_py(), unpacked) for cell in batch.column(name)]
-                if packed and name == image
+                if name in packed
                 else _cells(batch.column(name))
                 if columns is None or name in columns.read
                 else _find_filled(batch.column(name))
@@ -99,7 +99,7 @@ _SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"RIFF": ".webp", b"GIF8":
 
 
 def contains_bytes(kind: pa.DataType) -> bool:
-    """Return whether cells are images as `datasets` stores them ({bytes, path}), plain bytes, or lists of these."""
+    """Return whether cells are files as `datasets` stores them ({bytes, path}), plain bytes, or lists of these."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
     if pa.types.is_struct(kind):

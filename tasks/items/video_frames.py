@@ -18,6 +18,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 from av.container import InputContainer
+from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -62,13 +63,14 @@ def take_frames(path: Path, settings: VideoSettings) -> Frames:
         chosen = choose_frames(len(timeline.times), timeline.seconds, settings)
         most = settings.max_pixels // len(chosen)
         decoded = _decode_by_time(path, timeline, chosen, most) or _decode_by_number(path, chosen, most)
-    except (av.FFmpegError, OSError) as error:
+    except (FFmpegError, OSError) as error:
         # FFmpeg's errors are OSErrors too. It opened the file, so the fault is further inside.
         raise Unusable(Reason.VIDEO_TRUNCATED, f"{path}: cannot be decoded to its end: {error.strerror}") from error
     pictures = [encode_picture(picture, ".jpg") for picture in decoded]
     start = timeline.times[0]
     times = [float((timeline.times[number] - start) * timeline.unit) for number in chosen]
-    return Frames(pictures, ".jpg", *decoded[0].size, times, timeline.seconds)
+    width, height = decoded[0].size
+    return Frames(pictures, ".jpg", width, height, times, timeline.seconds)
 
 
 def check_length(path: Path, seconds: float, most: float) -> None:
@@ -106,7 +108,7 @@ def _open(path: Path) -> InputContainer:
         return av.open(str(path), options={"format_whitelist": _FORMATS})
     except FileNotFoundError:
         raise
-    except (av.FFmpegError, OSError) as error:
+    except (FFmpegError, OSError) as error:
         if _begins_like_video(path):
             raise Unusable(Reason.VIDEO_TRUNCATED, f"{path}: ends within its header: {error.strerror}") from error
         detail = f"{path}: is no recording in one of the formats mp4, mov, mkv, webm, avi, ts, mpg, flv, wmv, ogv, gif"
@@ -173,7 +175,7 @@ def _read_timeline(path: Path, file: InputContainer, stream: VideoStream) -> _Ti
     else:
         ends = [(p.pts or p.dts or 0) + (p.duration or 0) for p in packets]
         bases = [p.time_base or unit for p in packets]
-        end = max(float(end * base) for end, base in zip(ends, bases, strict=True)) - (file.start_time or 0) / _TICKS
+        end = max(float(end * base) for end, base in zip(ends, bases, strict=True))
         announced = (file.duration or 0) / _TICKS
         is_cut = announced - end > max(_LOST * announced, 0.25)
     if is_cut:

@@ -4,11 +4,45 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from tasks.models.engines.spec import EngineSpec, TeacherSpec
 from tasks.records import Sampling
 from tasks.settings import Settings
 
 _RETRY_TEMPERATURE = 0.8
 """Greedy decoding would give the same answer again if the pack's template does not show the complaint."""
+
+
+class TeacherSettings(Settings):
+    """The models that label items: `teacher:` for one, `teachers:` for several."""
+
+    teacher: EngineSpec | None = None
+    """The model that labels the pool, and gives second opinions on suspicious labels."""
+    teachers: tuple[TeacherSpec, ...] = ()
+    """Several such models instead of one `teacher`. The first labels all items. Of the others, the one that is expected
+    to tell most for its price is asked next about what is still uncertain."""
+
+    @property
+    def panel(self) -> tuple[TeacherSpec, ...]:
+        """Return all teachers, each with what it is asked about."""
+        if self.teacher is not None:
+            return (TeacherSpec.model_validate(dict(self.teacher) | {"ask": "all"}),)
+        return tuple(
+            spec.model_copy(update={"ask": spec.ask or ("uncertain" if place else "all")})
+            for place, spec in enumerate(self.teachers)
+        )
+
+    @property
+    def has_rule(self) -> bool:
+        """Return whether the first teacher is a scripted rule, so that its labels are not trusted."""
+        return bool(self.panel) and self.panel[0].is_rule
+
+    @model_validator(mode="after")
+    def _check_teachers(self) -> Self:
+        if self.teacher is not None and self.teachers:
+            raise ValueError("`teacher` and `teachers` are both set: list all of them under `teachers`")
+        if self.teachers and self.panel[0].ask != "all":
+            raise ValueError("the first of `teachers` is asked about all items: remove its `ask`, or list it later")
+        return self
 
 
 class AskSettings(Settings):

@@ -1,9 +1,14 @@
-"""Label items with a teacher's votes; if the pack says so, the teacher describes each item first."""
+"""Label items with a teacher's votes; if the pack says so, the teacher describes each item first.
 
-from collections.abc import Sequence
+Also says what each of several teachers has answered, cost and is worth.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from tasks.models.ask import Asker
-from tasks.models.engines.spec import EngineSpec
+from tasks.models.engines.spec import EngineSpec, Prices, TeacherSpec
 from tasks.models.settings import AskSettings
 from tasks.prompts.parsing import parse_reason
 from tasks.prompts.prompter import Prompter
@@ -34,3 +39,56 @@ def label_with_teacher(
     sampling = ask.sample_votes(seed)
     requests = [prompter.classify(s, sampling, description=descriptions.get(s.id, ""), show_box=True) for s in samples]
     return asker.ask_for_labels(requests, spec, what, source="teacher", model=prompter.model, attempts=ask.attempts)
+
+
+_TOKENS_IN, _TOKENS_OUT = 1600, 150
+"""Of one item with a screenshot and three votes. Prices are compared by it, not by what was used so far, so that a
+rerun chooses the same teachers and pays for nothing else."""
+
+
+def name_teachers(panel: Sequence[TeacherSpec]) -> dict[str, TeacherSpec]:
+    """Return the teachers by the role that records, reports and logs give them: `teacher`, or `teacher 1`, …"""
+    return {f"teacher {n}" if len(panel) > 1 else "teacher": spec for n, spec in enumerate(panel, 1)}
+
+
+def estimate_price(prices: Prices) -> float:
+    """Return the price of a typical answer; a model without token prices is taken to need one GPU-second."""
+    return prices.cost_of(_TOKENS_IN, 0, _TOKENS_OUT) + (0.0 if prices.of_tokens else prices.gpu_hour / 3600)
+
+
+@dataclass
+class TeacherCosts:
+    """What each teacher cost in a stage, keyed by role. Answers from the ledger are free."""
+
+    asker: Asker
+    costs: dict[str, float] = field(default_factory=dict[str, float])
+
+    @contextmanager
+    def charge(self, role: str) -> Generator[None]:
+        """Context manager: charge what is spent in the block to this teacher."""
+        before = self.asker.costs_so_far().cost or 0.0
+        yield
+        spent = (self.asker.costs_so_far().cost or 0.0) - before
+        self.costs[role] = self.costs.get(role, 0.0) + spent
+
+    def count_figures(
+        self,
+        answers: Mapping[str, Sequence[Mapping[str, Prediction]]],
+        given: Mapping[str, str],
+        verdicts: Mapping[str, str],
+    ) -> dict[str, float]:
+        """Return figures for the stage's record: each teacher's answers, cost, agreement with given labels and people.
+
+        `answers` maps role to the teacher's answers about each set, first the labelled set, to which `given` and
+        `verdicts` belong; all are keyed by sample id.
+        """
+        figures: dict[str, float] = {}
+        for role, sets in answers.items():
+            figures[f"{role}: answers"] = sum(map(len, sets))
+            if self.costs.get(role):
+                figures[f"{role}: cost"] = round(self.costs[role], 4)
+            for name, known in (("given labels", given), ("people", verdicts)):
+                both = [p.label == known[i] for i, p in sets[0].items() if i in known and p.label is not None]
+                if both:
+                    figures[f"{role}: agreement with {name}"] = round(sum(both) / len(both), 4)
+        return figures

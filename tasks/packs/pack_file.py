@@ -118,7 +118,8 @@ class PackFile(_Strict):
     columns: Columns = DEFAULT_COLUMNS
     """The names of an item's fields in a manifest."""
     images_first: bool = False
-    """Whether an item's images come before its text if the text has no `<image>`. Such a text may be empty."""
+    """Whether an item's images come before its text if the text has no `<image>`, and its recordings if it has no
+    `<video>`. Such a text may be empty."""
     tasks: dict[Text, TaskPack] = Field(min_length=1)
 
     @property

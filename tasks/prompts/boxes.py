@@ -65,6 +65,9 @@ def check_box(raw: RawBox, images: Sequence[ImageRef]) -> Box:
         raise BadBox(BoxFault.REVERSED, f"{shown} ends before it begins; its order must be left, top, right, bottom")
     if right == left or bottom == top:
         raise BadBox(BoxFault.DEGENERATE, f"{shown} has no width or no height")
+    if raw.grid is None and max(right, bottom) <= 1:
+        fault = f"{shown} is within one pixel: multiply shares of the image by its width and height"
+        raise BadBox(BoxFault.DEGENERATE, fault)
     image = images[number]
     width, height = raw.grid or (image.width, image.height)
     if min(left, top) < -_ROUNDING or right > width + _ROUNDING or bottom > height + _ROUNDING:

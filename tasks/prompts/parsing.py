@@ -16,7 +16,7 @@ from tasks.prompts.json_objects import Piece, find_pieces, quote_key, read_objec
 from tasks.prompts.pointing import PointingReason, choose_vote, read_pointing
 from tasks.prompts.refusals import is_refusal
 from tasks.prompts.thinking import ADVICE, cut_thinking
-from tasks.records import Generation, LabelAnswer, Outcome, Prediction, Request, Rung
+from tasks.records import Generation, LabelAnswer, Outcome, Prediction, Request, Rung, Vote
 
 MOST_LOGPROB = 1e-3
 """Largest log-probability that is believed. It is above 0 only because of rounding."""
@@ -60,6 +60,7 @@ def parse(request: Request, generation: Generation, *, source: str, model: str) 
     if not isinstance(constraint, LabelAnswer):
         raise ValueError(f"request {request.key} of {request.sample_id} does not ask for a label; use parse_reason")
     probabilities = _compute_probabilities(generation, constraint)
+    answers: list[Vote] = []
 
     def predict(read: _Read, votes: Mapping[str, int], reason: PointingReason | None = None) -> Prediction:
         reason = reason or read_pointing(read.reason, request, generation)
@@ -75,6 +76,7 @@ def parse(request: Request, generation: Generation, *, source: str, model: str) 
             model=model,
             rung=read.rung,
             detail="; ".join(filter(None, (explain_unread(read.outcome, generation), *reason.faults))),
+            answers=tuple(answers),
         )
 
     if generation.outcome not in _READABLE:
@@ -82,6 +84,9 @@ def parse(request: Request, generation: Generation, *, source: str, model: str) 
     cut = generation.outcome is Outcome.TRUNCATED
     reads = [_read(text, request, constraint, cut=cut) for text in generation.texts]
     votes = Counter(read.label for read in reads if read.label is not None)
+    for read in reads:
+        if read.label is not None and read.reason:
+            answers.append(Vote(label=read.label, reason=read_pointing(read.reason, request, generation).text))
     if not votes:
         return predict(reads[0] if reads else _Read(Outcome.EMPTY), votes)
     label = _choose_label(votes, probabilities, constraint.labels)

@@ -106,15 +106,27 @@ def _check_label(item: Checked) -> float:
 
 
 def _estimate_correctness(item: Checked) -> float:
-    """Return correction's probability of the teacher's label.
+    """Return correction's probability of the teacher's label; without one, whether it is the known label."""
+    c = item.correction
+    return _check_label(item) if c is None or c.p_given is None else _estimate_label(item, c, item.prediction.label)
+
+
+def estimate_truth(item: Checked) -> dict[str, float]:
+    """Return the probability of each of the item's labels: by the verdict, else by correction, else the given label."""
+    c, verdict = item.correction, _find_verdict(item)
+    if verdict is not None or c is None or c.p_given is None:
+        known = item.sample.given if verdict is None else verdict
+        return {label: float(label == known) for label in item.sample.labels}
+    return {label: _estimate_label(item, c, label) for label in item.sample.labels}
+
+
+def _estimate_label(item: Checked, c: Correction, label: str | None) -> float:
+    """Return correction's probability of `label`.
 
     Labels other than the given one and the candidate share the probability of 'neither' equally.
     """
-    c, label = item.correction, item.prediction.label
-    if c is None or c.p_given is None:
-        return _check_label(item)
     if label == c.given:
-        return c.p_given
+        return c.p_given or 0.0
     if label == c.candidate:
         return c.p_candidate or 0.0
     others = len(item.sample.labels) - 1 - (c.candidate is not None)

@@ -184,14 +184,14 @@ def split(trust: Trust, predictions: Sequence[Prediction], stage: str) -> tuple[
 
 
 def list_untrusted(trust: Trust) -> dict[str, float]:
-    """Map the sample ids of untrusted items to their expected precision. A second teacher is asked about them."""
+    """Map the sample ids of untrusted items to their expected precision. Further teachers are asked about them."""
     return {i.sample_id: i.expected or 0.0 for i in trust.items if i.decision is PoolDecision.NOT_TRUSTED}
 
 
 def list_alike(
     trust: Trust, model: TrustModel | None, predictions: Mapping[str, Prediction], found: Mapping[str, Evidence]
 ) -> list[str]:
-    """Return the ids of the labelled items on which the second teacher is calibrated.
+    """Return the ids of the labelled items on which a further teacher is calibrated.
 
     Their expected precision is not higher than that of the most certain untrusted item of the pool.
     """

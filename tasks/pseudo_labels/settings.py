@@ -4,7 +4,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tasks.models.engines.spec import EngineSpec
 from tasks.settings import Settings
 
 
@@ -20,5 +19,3 @@ class PseudoLabelSettings(Settings):
     could not be reached with it."""
     review_budget: int = Field(default=0, ge=0)
     """Maximum number of uncertain items on the pool's review page (in review_pool/)."""
-    second_teacher: EngineSpec | None = None
-    """Another model, which is asked about the items whose label from the teacher is not trusted."""

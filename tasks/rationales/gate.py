@@ -1,4 +1,4 @@
-"""Judge rationales by their own text.
+"""Judge rationales by their own text and their boxes.
 
 A student learns nothing from a reason that mentions the given label or would fit any item. In the challenge, reasons
 that argue for another label did harm. Similarity between reasons is judged in diversity.py.
@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from tasks.media import Box
 from tasks.packs.pack import Pack
 from tasks.rationales.diversity import MarkedReason, find_alike
+from tasks.rationales.grounding import FindLines, boxes_hold_words
 from tasks.rationales.settings import RationaleSettings
 from tasks.rationales.words import NEVER, OTHER, RIGHT, BadReason, ReasonWords, load_reason_words
 from tasks.records import Prediction, Sample
@@ -22,7 +24,7 @@ _OWN_LETTERS = 0.5
 """Minimum share of a reason's words in the pack's language: product names are in Latin letters everywhere."""
 _LOOP = re.compile(r"([^\d\s])\1{4,}|(?!(\d{2,12}?|\s{2,12}?)\2{2,})(.{2,12}?)\3{2,}", re.DOTALL)
 """A character repeated five times or a group three times; digits alone, as in order numbers, and spaces are allowed."""
-_MARKUP = re.compile(r"\ufffd|[{}]|\"\s*:|```|^\s*(?:[-*#]|\d+[.、)])\s|\n\s*\n|</?\w+>", re.MULTILINE)
+_MARKUP = re.compile(r"\ufffd|<\|[^<>|\s]+\|>|[{}]|\"\s*:|```|^\s*(?:[-*#]|\d+[.、)])\s|\n\s*\n|</?\w+>", re.MULTILINE)
 _NOTHING = 3
 """Minimum characters (words, in a spaced language) of its own that a reason must have."""
 _LITTLE = 6
@@ -55,6 +57,10 @@ class LabelledReason:
     sample: Sample
     label: str
     reason: str
+    boxes: tuple[Box, ...] = ()
+    """Those that the reason points at."""
+    faults: tuple[str, ...] = ()
+    """Why other boxes cannot be used."""
 
     def mark(self) -> MarkedReason:
         """Return the reason with its labels marked, as diversity.py compares it."""
@@ -86,6 +92,15 @@ def judge_reason(reason: str, sample: Sample, label: str, pack: Pack) -> BadReas
     return BadReason.SAYS_NOTHING if _says_nothing(mark_labels(reason, sample.labels, label).text, words) else None
 
 
+def judge_boxes(reason: str, boxes: Sequence[Box], sample: Sample, find_lines: FindLines | None) -> BadReason | None:
+    """Return BOX_ELSEWHERE if the boxes of a reason hold nothing of what it says, or None.
+
+    `find_lines` finds the text on images; without it, where no text is read, the boxes are not judged.
+    """
+    held = find_lines is None or boxes_hold_words(reason, boxes, sample, find_lines)
+    return None if held else BadReason.BOX_ELSEWHERE
+
+
 def judge_reasons(
     explained: Sequence[LabelledReason],
     pack: Pack,
@@ -93,13 +108,20 @@ def judge_reasons(
     *,
     accepted: Sequence[MarkedReason] = (),
     last: bool,
+    find_lines: FindLines | None = None,
 ) -> list[BadReason | None]:
     """Return what is wrong with each reason, or None, in input order.
 
-    Each reason is judged by its own text; the sound ones are then judged by their similarity to the others. `accepted`
-    are the reasons that were accepted before; `last` is as in `find_alike`.
+    Each reason is judged by its own text and its boxes; the sound ones are then judged by their similarity to the
+    others. `accepted` are the reasons that were accepted before; `last` is as in `find_alike`, and `find_lines` as in
+    `judge_boxes`.
     """
-    faults = [judge_reason(e.reason, e.sample, e.label, pack) for e in explained]
+    faults = [
+        BadReason.BOX_UNUSABLE
+        if e.faults
+        else judge_reason(e.reason, e.sample, e.label, pack) or judge_boxes(e.reason, e.boxes, e.sample, find_lines)
+        for e in explained
+    ]
     sound = [i for i, fault in enumerate(faults) if fault is None]
     alike = find_alike([explained[i].mark() for i in sound], accepted, settings, last=last)
     for at, fault in alike.items():
@@ -117,21 +139,27 @@ def supports(answer: Prediction, label: str) -> bool | None:
 
 
 def remove_bad_reasons(
-    predictions: Sequence[Prediction], samples: Mapping[str, Sample], pack: Pack
+    predictions: Sequence[Prediction],
+    samples: Mapping[str, Sample],
+    pack: Pack,
+    find_lines: FindLines | None = None,
 ) -> tuple[list[Prediction], Counter[str]]:
     """Remove bad reasons from predictions; return all predictions, and the number of removed reasons per fault.
 
-    It is used for a teacher's reasons, which it gave together with its labels; they are not asked for again.
+    It is used for a teacher's reasons, which it gave together with its labels; they are not asked for again. The boxes
+    of a removed reason are removed too.
     """
     faults: Counter[str] = Counter()
     checked: list[Prediction] = []
     for prediction in predictions:
         bad = None
         if prediction.reason and prediction.label is not None:
-            bad = judge_reason(prediction.reason, samples[prediction.sample_id], prediction.label, pack)
+            sample, reason = samples[prediction.sample_id], prediction.reason
+            bad = judge_reason(reason, sample, prediction.label, pack)
+            bad = bad or judge_boxes(reason, prediction.boxes, sample, find_lines)
         if bad is not None:
             faults[bad] += 1
-            prediction = prediction.model_copy(update={"reason": ""})
+            prediction = prediction.model_copy(update={"reason": "", "boxes": ()})
         checked.append(prediction)
     return checked, faults
 

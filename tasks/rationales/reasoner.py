@@ -12,6 +12,7 @@ from tasks.prompts.parsing import explain_unread, parse_reason
 from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import Diversity, MarkedReason, measure_diversity
 from tasks.rationales.gate import LabelledReason, judge_reasons, supports, write_complaint
+from tasks.rationales.grounding import FindLines
 from tasks.rationales.settings import RationaleSettings, Support
 from tasks.rationales.words import BadReason
 from tasks.records import USABLE, Dropped, Outcome, Prediction, Sample, Sampling
@@ -29,12 +30,13 @@ def find_reasons(
     settings: RationaleSettings,
     ask: AskSettings,
     seed: int,
+    find_lines: FindLines | None = None,
 ) -> "Reasons":
     """Ask why each sample has its given label, up to `ask.attempts` times; keep or drop every sample.
 
-    Raises what `asker` raises.
+    `find_lines` finds the text on images, with which boxes are judged. Raises what `asker` raises.
     """
-    reasoner = _Reasoner(asker, prompter, spec, settings, ask, seed)
+    reasoner = _Reasoner(asker, prompter, spec, settings, ask, seed, find_lines)
     waiting = samples
     for attempt in range(ask.attempts):
         waiting = reasoner.ask_once(waiting, attempt)
@@ -84,6 +86,8 @@ class Reasons:
             }
         figures |= {f"first answers: {fault}": float(n) for fault, n in sorted(self.first_faults.items())}
         figures["kept after asking again"] = sum(p.attempt > 0 for p in self.kept.values())
+        if any(p.boxes for p in self.kept.values()):
+            figures["kept with boxes"] = sum(bool(p.boxes) for p in self.kept.values())
         if self.unsure:
             figures["support not known"] = self.unsure
         return figures
@@ -109,6 +113,7 @@ class _Reasoner:
     settings: RationaleSettings
     ask: AskSettings
     seed: int
+    find_lines: FindLines | None
     found: Reasons = field(default_factory=Reasons)
     accepted: list[MarkedReason] = field(default_factory=list[MarkedReason])
     complaints: dict[str, str] = field(default_factory=dict[str, str])
@@ -121,7 +126,9 @@ class _Reasoner:
             self.found.first = {e.sample.id: e.reason for e in explained}
         last = attempt + 1 == self.ask.attempts
         pack = self.prompter.pack
-        judged = judge_reasons(explained, pack, self.settings, accepted=self.accepted, last=last)
+        judged = judge_reasons(
+            explained, pack, self.settings, accepted=self.accepted, last=last, find_lines=self.find_lines
+        )
         sound = [e for e, bad in zip(explained, judged, strict=True) if bad is None]
         faults |= {e.sample.id: bad for e, bad in zip(explained, judged, strict=True) if bad is not None}
         conclusions = self._conclude(sound, what) if self.settings.support is not Support.NO else {}
@@ -150,10 +157,10 @@ class _Reasoner:
         faults: dict[str, BadReason | Outcome] = {}
         texts: dict[str, str] = {}
         for sample, request in zip(samples, requests, strict=True):
-            outcome, reason = parse_reason(request, answers[request.key])
-            texts[sample.id] = reason or explain_unread(outcome, answers[request.key])
+            outcome, read = parse_reason(request, answers[request.key])
+            texts[sample.id] = "; ".join((read.text, *read.faults)) or explain_unread(outcome, answers[request.key])
             if outcome in USABLE:
-                explained.append(LabelledReason(sample, sample.given or "", reason))
+                explained.append(LabelledReason(sample, sample.given or "", read.text, read.boxes, read.faults))
             else:
                 faults[sample.id] = outcome
         return explained, faults, texts
@@ -178,6 +185,7 @@ class _Reasoner:
             label=one.label,
             probabilities=answer.probabilities if answer else {},
             reason=one.reason,
+            boxes=one.boxes,
             model=self.prompter.model,
             attempt=attempt,
         )

@@ -41,6 +41,8 @@ class BadReason(StrEnum):
     SAYS_NOTHING = "reason_says_nothing_of_the_item"
     BEGINS_ALIKE = "reason_begins_like_others"
     ALIKE = "reason_like_others"
+    BOX_UNUSABLE = "reason_box_unusable"
+    BOX_ELSEWHERE = "reason_box_without_its_words"
     UNSUPPORTED = "reason_does_not_lead_to_the_label"
 
 

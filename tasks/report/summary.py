@@ -86,7 +86,7 @@ def summarize_search(output: Path, config: Path) -> Summary:
             ("Review page", page if blind else format_count(len(cases), "item")),
             ("Changed", f"{changed - unreviewed:,} by people, {unreviewed:,} without a person"),
         ),
-        warnings=(advice,) if advice else (),
+        warnings=tuple(sentence for sentence in (advice, facts.overlaps) if sentence),
         files=(
             ("review page", str(review / "review.html")),
             *((name, str(folder / file)) for name, file in names),

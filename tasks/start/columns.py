@@ -1,12 +1,13 @@
-"""Find out which column of a manifest is the id, the text, the image and the label, by name and content."""
+"""Find out which column of a manifest is the id, the text, the image, the recording and the label."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from tasks.errors import ConfigError, ManifestError
 from tasks.items.foreign_files import rank_column
-from tasks.items.image_names import read_image_names
+from tasks.items.image_names import read_image_names, read_video_names
 from tasks.items.raw_items import is_empty
 from tasks.items.refusals import Unusable
 from tasks.items.samples import read_label
@@ -14,12 +15,15 @@ from tasks.start.conversions import Row
 
 Ask = Callable[[str, Sequence[str]], str]
 """A function that asks a person a question with some answers to choose from, and returns the chosen one."""
-FLAGS = {"id": "--id", "instruction": "--text", "image": "--image", "output": "--label"}
+FLAGS = {"id": "--id", "instruction": "--text", "image": "--image", "video": "--video", "output": "--label"}
 """Maps field to the option of `labelstill init` that names its column."""
 
 LONGEST_LABEL = 200
 """Characters; a longer text is no label."""
 _IMAGE_NAME = re.compile(r"(?i).+\.(?:png|jpe?g|webp|gif|bmp|tiff?)|data:image/.*", re.DOTALL)
+_VIDEO_NAME = re.compile(r"(?i).+\.(?:mp4|m4v|mov|mkv|webm|avi|ts|mpe?g|flv|wmv|ogv|3gp)")
+_FPS = ("fps", "sample_fps")
+"""Usual names of the column with the frames per second of recordings that are given as image files."""
 _WORDS = re.compile(r"[^\W\d_]{2,}[\s,;:]+[^\W\d_]|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{2}")
 """Two words, or two characters of a script without spaces."""
 _DATE_WORDS = re.compile(
@@ -50,6 +54,8 @@ class Found:
     image: str | None
     output: str
     remarks: tuple[str, ...] = ()
+    video: str | None = None
+    fps: str | None = None
 
 
 @dataclass
@@ -61,6 +67,9 @@ class _Profile:
     texts: int = 0
     letters: int = 0
     images: int = 0
+    videos: int = 0
+    frames: int = 0
+    """Lists of images, of which each may be a recording."""
     worded: int = 0
     fractions: int = 0
     different: set[str] = field(default_factory=set[str])
@@ -73,6 +82,8 @@ class _Profile:
             self.worded += bool(_WORDS.search(_DATE_WORDS.sub("", value[:500])))
         self.fractions += isinstance(value, float) and not value.is_integer()
         self.images += is_image(value)
+        self.videos += is_video(value)
+        self.frames += is_image(value) and isinstance(value, list)
         self.different.add(str(read_label(value)))
 
     @property
@@ -83,16 +94,20 @@ class _Profile:
     def fits(self, role: str, rank: int, items: int) -> bool:
         """Return whether the content fits the field `role`; `rank` says how well the column's name does."""
         known = rank < 2
+        if role == "video":
+            return 2 * (self.videos + (self.frames if rank == 0 else 0)) > self.filled
         if role == "image":
             return 2 * self.images > self.filled
         if role == "id":
             return known and self.fractions == 0 and len(self.different) >= 0.9 * self.filled >= 0.8 * items
         if role == "output":
             if known:
-                return 2 * self.images <= self.filled and self.length <= LONGEST_LABEL
+                return 2 * (self.images + self.videos) <= self.filled and self.length <= LONGEST_LABEL
             repeated = 1 < len(self.different) <= self.filled / 2 and self.name.casefold() not in _OTHER_NAMES
             return repeated and self.length <= 60 and self.fractions == 0
-        return 2 * self.texts > self.filled and (rank == 0 or self._has_sentences()) and 2 * self.images <= self.filled
+        if 2 * (self.images + self.videos) > self.filled:
+            return False
+        return 2 * self.texts > self.filled and (rank == 0 or self._has_sentences())
 
     def _has_sentences(self) -> bool:
         """Return whether most values have several words, unlike dates and names of files, and few values repeat."""
@@ -109,12 +124,24 @@ def is_image(value: object) -> bool:
     return bool(names) and all(_IMAGE_NAME.fullmatch(name) for name in names)
 
 
+def is_video(value: object) -> bool:
+    """Return whether a field contains the name of a video file, or a list of such names and of lists of images."""
+    try:
+        names = read_video_names(value)
+    except Unusable:
+        return False
+    nested = isinstance(value, list) and not any(isinstance(entry, str) for entry in cast(list[object], value))
+    return bool(names) and all(
+        (nested and is_image(list(name))) if isinstance(name, tuple) else _VIDEO_NAME.fullmatch(name) for name in names
+    )
+
+
 def check_header(data: object, rows: Sequence[Row]) -> None:
     """Raise ManifestError if the first row of a table, which names its columns, is an item."""
     names = list(rows[0]) if rows else []
     values = {name: {str(row.get(name)) for row in rows} for name in names}
     repeated = [name for name in names if name in values[name] and all(rank_column(r, name)[0] == 2 for r in FLAGS)]
-    if wrong := [name for name in names if is_image(name)] or repeated:
+    if wrong := [name for name in names if is_image(name) or is_video(name)] or repeated:
         raise ManifestError(
             f"{data}: the first row is an item (`{wrong[0]}`) where the columns should be named; "
             "add a first row such as image,label"
@@ -140,7 +167,7 @@ def find_columns(rows: Sequence[Row], wanted: Mapping[str, str | None], ask: Ask
         if name not in profiles:
             raise ConfigError(f"{FLAGS[role]}: no column `{name}` with content; there are {there}")
     remarks: list[str] = []
-    for role in ("image", "id", "output", "instruction"):
+    for role in ("video", "image", "id", "output", "instruction"):
         free = [profile for name, profile in profiles.items() if name not in chosen.values()]
         if role not in chosen and (best := _list_best(role, free, len(rows))):
             chosen[role] = best[0].name
@@ -153,10 +180,13 @@ def find_columns(rows: Sequence[Row], wanted: Mapping[str, str | None], ask: Ask
                 )
     if "output" not in chosen:
         raise ManifestError(f"no column has labels; the columns are {there}; name it with --label")
-    if "image" not in chosen and "instruction" not in chosen:
-        raise ManifestError(f"no column has texts or images; the columns are {there}; name one with --text or --image")
+    if not {"image", "video", "instruction"} & chosen.keys():
+        fix = "name one with --text, --image or --video"
+        raise ManifestError(f"no column has texts, images or recordings; the columns are {there}; {fix}")
+    fps = next((name for name in _FPS if "video" in chosen and name in profiles.keys() - chosen.values()), None)
     return Found(
-        chosen.get("id"), chosen.get("instruction"), chosen.get("image"), chosen["output"], tuple(remarks)
+        chosen.get("id"), chosen.get("instruction"), chosen.get("image"), chosen["output"], tuple(remarks),
+        chosen.get("video"), fps,
     )  # fmt: skip
 
 

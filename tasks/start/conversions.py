@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import unquote
 
-from tasks.items.cutting import PLACEHOLDER
+from tasks.items.cutting import PLACEHOLDER, VIDEO_PLACEHOLDER
 from tasks.items.foreign_files import rank_column
 
 Row = dict[str, Any]
@@ -66,27 +66,34 @@ def _convert_conversations(rows: Sequence[Row]) -> list[Row]:
 def _read_conversation(row: Row) -> tuple[Row, str | None]:
     turns = [(turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))) for turn in _find_turns(row)]
     turns = [(role, content) for role, content in turns if role != "system"]
-    answer = _flatten(turns.pop()[1], []) if len(turns) > 1 and turns[-1][0] not in ("user", "human") else None
+    answer = _flatten(turns.pop()[1], [], []) if len(turns) > 1 and turns[-1][0] not in ("user", "human") else None
     named: list[str] = []
-    texts = [_flatten(content, named) for _, content in turns]
+    recorded: list[object] = []
+    texts = [_flatten(content, named, recorded) for _, content in turns]
     if len(turns) > 1:
         texts = [f"{role}: {text}" for (role, _), text in zip(turns, texts, strict=True)]
     images = row.get("images") or row.get("image") or named
     listed = cast(list[Any], images if isinstance(images, list) else [images])
     names = [name.get("path") if isinstance(name, dict) else name for name in listed]
-    return {"id": row.get("id"), "instruction": "\n".join(texts), "image": names}, answer
+    plain: Row = {"id": row.get("id"), "instruction": "\n".join(texts), "image": names}
+    if videos := row.get("videos") or row.get("video") or recorded:
+        plain |= {"video": videos} | {key: row[key] for key in ("fps", "sample_fps") if key in row}
+    return plain, answer
 
 
-def _flatten(content: object, images: list[str]) -> str:
-    """Return a turn's text with `<image>` for each image in it; the names of these images are added to `images`."""
+def _flatten(content: object, images: list[str], videos: list[object]) -> str:
+    """Return a turn's text with `<image>` and `<video>` for the media in it, whose names are added to the lists."""
     if isinstance(content, list):
-        return "".join(_flatten(part, images) for part in cast(list[object], content))
+        return "".join(_flatten(part, images, videos) for part in cast(list[object], content))
     if isinstance(content, dict):
         part = cast(Row, content)
         if part.get("type") in ("image", "image_url"):
             images += [name for name in (part.get("image"), part.get("path")) if isinstance(name, str)]
             return PLACEHOLDER
-        return _flatten(part.get("text"), images)
+        if part.get("type") in ("video", "video_url"):
+            videos += [name for name in (part.get("video"), part.get("path")) if isinstance(name, str | list)]
+            return VIDEO_PLACEHOLDER
+        return _flatten(part.get("text"), images, videos)
 
     def replace(match: re.Match[str]) -> str:
         images.append(match[1] or match[2])

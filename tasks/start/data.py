@@ -10,7 +10,7 @@ import orjson
 from tasks.errors import ManifestError
 from tasks.items.boxes import read_boxes
 from tasks.items.foreign_files import rank_column
-from tasks.items.image_names import ImageFolder, read_image_names
+from tasks.items.image_names import ImageFolder, VideoName, read_image_names, read_video_names
 from tasks.items.refusals import Unusable
 from tasks.items.samples import read_label
 from tasks.packs.columns import DEFAULT_COLUMNS, Columns
@@ -47,7 +47,7 @@ def read_data(data: Path, images: Path | None, items: Path, wanted: Mapping[str,
     found = find_columns(source.rows, wanted, ask)
     _check_values(data, source.rows, found)
     given = items / "images" if images is None and (items / "images").is_dir() else images
-    if found.image is None:
+    if found.image is None and found.video is None:
         found = _find_bare_names(source, found, given)
     located, found = _locate(source, found, given)
     labelled = [(get_text(row, found), label) for row in source.rows if (label := _get_label(row, found))]
@@ -113,15 +113,37 @@ def get_images(row: Row, found: Found) -> list[str]:
         return []
 
 
+def get_videos(row: Row, found: Found) -> list[VideoName]:
+    try:
+        return read_video_names(row.get(found.video or ""))
+    except Unusable:
+        return []
+
+
+def _list_files(row: Row, found: Found) -> list[str]:
+    """Return the names of an item's images, of its recordings, and of the images of which these consist."""
+    names = get_images(row, found)
+    for video in get_videos(row, found):
+        names += [video] if isinstance(video, str) else video
+    return names
+
+
 def _make_columns(rows: Sequence[Row], found: Found) -> Columns | None:
     """Return the columns for a pack; None if items cannot be told apart by them."""
-    images = [tuple(get_images(row, found)) for row in rows] if found.id is None else []
-    if found.id == found.image or (found.id is None and (not all(images) or len(set(images)) < len(images))):
+    files = [tuple(_list_files(row, found)) for row in rows] if found.id is None else []
+    if found.id is not None and found.id == found.image:
+        return None
+    if found.id is None and (not all(files) or len(set(files)) < len(files)):
         return None
     boxes = next((name for name in _BOXES if _contains_boxes(rows, name)), None)
     if boxes is None and not any("boxes" in row for row in rows):
         boxes = DEFAULT_COLUMNS.boxes  # as in packs that name no columns, whose data may get boxes later
-    return Columns(id=found.id, instruction=found.instruction, image=found.image, output=found.output, boxes=boxes)
+    there = {name for row in rows for name in row}
+    return Columns(
+        id=found.id, instruction=found.instruction, image=found.image, output=found.output, boxes=boxes,
+        video=found.video or ("video" if "video" not in there else None),
+        fps=found.fps or ("fps" if "fps" not in there else None),
+    )  # fmt: skip
 
 
 def _contains_boxes(rows: Sequence[Row], name: str) -> bool:
@@ -153,13 +175,13 @@ def _find_bare_names(source: Source, found: Found, given: Path | None) -> Found:
 
 def _locate(source: Source, found: Found, given: Path | None) -> tuple[Located, Found]:
     """Return where the images are, and the columns; without a column of images, a given folder may have them by id."""
-    by_id = found.image is None and given is not None and found.id is not None
-    looked = Found(found.id, found.instruction, found.id, found.output, found.remarks) if by_id else found
-    names = [name for row in source.rows for name in get_images(row, looked)]
+    by_id = found.image is None and found.video is None and given is not None and found.id is not None
+    looked = replace(found, image=found.id) if by_id else found
+    names = [name for row in source.rows for name in _list_files(row, looked)]
     located = locate_images(names, source.base, given)
     if by_id and not located.found:
         raise ManifestError(f"{given}: no file is named after an item's `{found.id}`; name the column with --image")
-    if looked.image is not None and names and not located.found:
+    if names and not located.found:
         try:
             ImageFolder(located.folder).find(names[0])
         except Unusable as why:
@@ -175,7 +197,11 @@ def _name_columns(found: Found) -> Columns:
     given = [name for name in names if name is not None]
     if len(set(given)) < len(given):
         names = ("id", found.instruction and "instruction", image and "image", LABEL)
-    return Columns(id=names[0], instruction=names[1], image=names[2], output=names[3])
+    taken = {"video", "fps"} & set(names)
+    return Columns(
+        id=names[0], instruction=names[1], image=names[2], output=names[3],
+        video=None if taken else "video", fps=None if taken else "fps",
+    )  # fmt: skip
 
 
 def _write_items(rows: Sequence[Row], found: Found, located: Located, folder: Path) -> tuple[Path, Columns]:
@@ -189,6 +215,9 @@ def _write_items(rows: Sequence[Row], found: Found, located: Located, folder: Pa
         item: Row = {columns.id or "": own if isinstance(own, int | str) and str(own).strip() else f"row-{number}"}
         item |= {columns.instruction: get_text(row, found)} if columns.instruction else {}
         item |= {columns.image: [rename(name) for name in get_images(row, found)]} if columns.image else {}
+        if columns.video and (videos := get_videos(row, found)):
+            item[columns.video] = [rename(v) if isinstance(v, str) else [*map(rename, v)] for v in videos]
+            item |= {columns.fps: row.get(found.fps)} if columns.fps and found.fps else {}
         item |= {columns.output or "": _unwrap(row.get(found.output))}
         lines.append(orjson.dumps(_clean(item), default=str))
     write_bytes(folder / "items.jsonl", b"\n".join(lines) + b"\n")

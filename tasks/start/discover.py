@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from tasks.errors import ManifestError
 from tasks.items.manifests import KINDS, list_manifest_files, read_all_columns
 from tasks.items.tables import contains_bytes, unpack_image
-from tasks.start.columns import is_image
+from tasks.start.columns import is_image, is_video
 from tasks.start.conversions import LABEL, Row, convert_rows
 
 _DESCRIPTIONS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
@@ -187,7 +187,7 @@ def _open_table(file: Path) -> tuple[pa.Schema, Iterator[Any]]:
 
 
 def _read_label_folders(data: Path) -> Source:
-    """Return an item per image, and per text file (.txt) without an image of that name, in the sub-folders."""
+    """Return an item per image or recording, and per text file (.txt) without one of that name, in the sub-folders."""
     root, remarks = data, list[str]()
     while (folders := _list_folders(root)) and not _list_files(folders[0]) and _list_folders(folders[0]):
         chosen, others = _choose_split(folders, root)
@@ -200,20 +200,20 @@ def _read_label_folders(data: Path) -> Source:
     for folder in folders:
         files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
         texts = {path.with_suffix(""): path for path in files if path.suffix.lower() == ".txt"}
-        images = [path for path in files if is_image(path.name)]
-        for path in images:
+        media = [path for path in files if is_image(path.name) or is_video(path.name)]
+        for path in media:
             rows.append(_make_row(root, path, texts.pop(path.with_suffix(""), None), folder.name))
         rows += [_make_row(root, None, path, folder.name) for path in texts.values()]
-        skipped += sum(not is_image(path.name) and path.suffix.lower() != ".txt" for path in files)
+        skipped += len(files) - len(media) - sum(path.suffix.lower() == ".txt" for path in files)
         if not files:
-            remarks.append(f"{folder.name}: contains no images or texts")
+            remarks.append(f"{folder.name}: contains no images, recordings or texts")
     if not rows:
         kinds = ", ".join(KINDS)
         raise ManifestError(
             f"{data}: contains no items; give a manifest ({kinds}) or a folder with a sub-folder per label"
         )
     if skipped:
-        remarks.append(f"{skipped} files in {root} are neither images nor texts, and were left out")
+        remarks.append(f"{skipped} files in {root} are neither images, recordings nor texts, and were left out")
     return Source(LABEL_FOLDERS, rows, None, root, tuple(remarks))
 
 
@@ -221,9 +221,11 @@ def _list_files(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
 
 
-def _make_row(root: Path, image: Path | None, text: Path | None, label: str) -> Row:
-    path = image or text
+def _make_row(root: Path, media: Path | None, text: Path | None, label: str) -> Row:
+    path = media or text
     assert path is not None
     instruction = None if text is None else text.read_bytes().decode("utf-8", "replace").strip()
-    name = None if image is None else str(image.relative_to(root))
-    return {"id": str(path.relative_to(root)), "instruction": instruction, "image": name, LABEL: label}
+    row: Row = {"id": str(path.relative_to(root)), "instruction": instruction, LABEL: label}
+    if media is not None:
+        row["video" if is_video(media.name) else "image"] = str(media.relative_to(root))
+    return row

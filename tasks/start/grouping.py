@@ -20,7 +20,7 @@ _MOST_TASKS = 10
 _FEWEST_ITEMS = 5
 _TASK_ITEMS = 10
 """Fewest items of a task."""
-_IMAGES = r"\A\s*(?:(?:Picture\s*\d+\s*[:：]\s*)?<image>\s*)*"
+_IMAGES = r"\A\s*(?:(?:Picture\s*\d+\s*[:：]\s*)?<(?:image|video)>\s*)*"
 
 
 @dataclass

@@ -8,10 +8,10 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
-from tasks.items.cutting import PLACEHOLDER, parse_list
+from tasks.items.cutting import PLACEHOLDER, VIDEO_PLACEHOLDER, parse_list
 from tasks.start.grouping import StarterTask
 
-_NUMBER = r"Picture\s*\d+\s*[:：]\s*(?=<image>)"
+_NUMBER = r"Picture\s*\d+\s*[:：]\s*(?=<(?:image|video)>)"
 _CONTENT = r"\s*(\[[^\[\]]*\]|[^\n\[\]]+?)\s*[。.]?\s*$"
 _SENTENCE_END = re.compile(r"[。！？!?；;\n]|\.(?=\s)")
 _FEWEST_TEXTS = 10
@@ -63,9 +63,13 @@ def _find_list(text: str, labels: Collection[str]) -> tuple[str, tuple[str, ...]
         if len(names) > 1 and 2 * sum(name in labels for name in names) >= len(names):
             before = text[:start].rstrip()
             last = max((m.end() for m in _SENTENCE_END.finditer(before)), default=0)
-            if lead := before[last:].replace(PLACEHOLDER, "").strip():
+            if lead := _cut_placeholders(before[last:]).strip():
                 return lead, names
     return None
+
+
+def _cut_placeholders(text: str) -> str:
+    return text.replace(PLACEHOLDER, "").replace(VIDEO_PLACEHOLDER, "")
 
 
 def _list_candidates(text: str) -> Iterator[tuple[int, str]]:
@@ -80,7 +84,7 @@ def _list_candidates(text: str) -> Iterator[tuple[int, str]]:
 
 def _find_openings(texts: Sequence[str]) -> list[str]:
     """Return the few beginnings that nearly all texts share, each as long as its texts agree, in whole sentences."""
-    bare = [text.replace(PLACEHOLDER, "").lstrip() for text in texts]
+    bare = [_cut_placeholders(text).lstrip() for text in texts]
     firsts = [_SENTENCE_END.split(text, maxsplit=1)[0] for text in bare]
     openings: list[str] = []
     for first in _choose_common(firsts, len(texts)):
@@ -92,7 +96,7 @@ def _find_openings(texts: Sequence[str]) -> list[str]:
 
 def _find_closings(texts: Sequence[str]) -> list[str]:
     """Return the few ends that nearly all texts share, in whole lines or sentences."""
-    bare = [text.replace(PLACEHOLDER, "").rstrip() for text in texts]
+    bare = [_cut_placeholders(text).rstrip() for text in texts]
     lasts = [text[_start_of_last(text) :] for text in bare]
     return _choose_common(lasts, len(texts))
 

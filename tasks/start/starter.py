@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import ConfigError, EngineError, ManifestError
-from tasks.items.cutting import PLACEHOLDER
+from tasks.items.cutting import PLACEHOLDER, VIDEO_PLACEHOLDER
 from tasks.items.duplicates import find_near_duplicates
 from tasks.items.image_hashes import ImageHashes
+from tasks.items.key_frames import list_pictures
 from tasks.items.ocr import OcrReader
 from tasks.items.samples import Intake, read_samples
 from tasks.packs.pack import Pack, load_pack
 from tasks.records import Sample, Split
 from tasks.start.columns import FLAGS, Ask
-from tasks.start.data import Data, get_images, get_text, read_data
+from tasks.start.data import Data, get_images, get_text, get_videos, read_data
 from tasks.start.discover import LABEL_FOLDERS
 from tasks.start.grouping import find_known_pack, group_items
 from tasks.start.instructions import find_frames
@@ -102,7 +103,9 @@ def _write_pack(data: Path, read: Data, folder: Path) -> tuple[Pack, str]:
         return load_pack(folder), f"the items are those of the pack {known.name}, which was copied"
     found, rows = read.found, read.source.rows
     first = found.instruction is not None and any(
-        PLACEHOLDER not in get_text(row, found) and get_images(row, found) for row in rows
+        (PLACEHOLDER not in get_text(row, found) and get_images(row, found))
+        or (VIDEO_PLACEHOLDER not in get_text(row, found) and get_videos(row, found))
+        for row in rows
     )
     language = choose_language(read.labelled)
     tasks = group_items(read.labelled)
@@ -152,7 +155,7 @@ def _count(number: int, what: str) -> str:
 
 def _look_for_text(samples: Sequence[Sample], texts: Path) -> tuple[str, bool]:
     """Return a sentence about how many of some images show text, and whether all images should be read."""
-    images = list({image.sha256: image for sample in samples for image in sample.images}.values())
+    images = list({picture.sha256: picture for sample in samples for picture in list_pictures(sample)}.values())
     sampled = images[:: max(1, -(-len(images) // _SAMPLED_IMAGES))]
     if not sampled:
         return "", False

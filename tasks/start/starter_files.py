@@ -53,7 +53,10 @@ def write_pack(
         lines += ["# what the manifest calls the fields of an item", "columns:"]
         lines += [f"  {name}: {quote(value)}" for name, value in columns if value is not None]
     if images_first:
-        lines += ["# texts have no <image>: an item's images come before its text", "images_first: true"]
+        lines += [
+            "# texts do not show where images and recordings belong (<image>, <video>): they come first",
+            "images_first: true",
+        ]
     lines += [
         "",
         "# Each label is spelled exactly as in the data. In the quotes after it, write what sets it apart from",

@@ -13,6 +13,8 @@ lora_training.py     train it with trl                                (student.e
 lora_memory.py       whether a GPU has enough memory for it
 lora_collator.py     make trl's batches with recordings
 lora_dataset.py      the rows that it is trained on
+soft_loss.py         learn probabilities of labels                      (student.loss)
+fusion.py            fuse several LoRA students into one adapter
 lora_checkpoints.py  checkpoints from which training that was killed resumes
 
 probe.py             train a probe, a classifier on frozen features, and predict (student.kind: probe)

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.dataset.export.conversation import UnsupportedExample
@@ -16,7 +16,7 @@ from tasks.dataset.export.recordings import (
     describe_recordings,
     make_swift_environment,
 )
-from tasks.dataset.export.student_set import make_label_examples, write_data
+from tasks.dataset.export.student_set import SeenBoxes, make_student_examples, write_data
 from tasks.dataset.export.trainer_files import Plain, fill_words, write_configuration
 from tasks.dataset.export.trainer_names import name_for_trainer
 from tasks.errors import ConfigError, EngineError
@@ -24,11 +24,13 @@ from tasks.models.engines.identity import identify_model
 from tasks.models.image_cache import ImageCache
 from tasks.models.qwen_vl import read_qwen_vl
 from tasks.packs.pack import TEMPLATES
+from tasks.prompts.box_forms import find_box_form
 from tasks.prompts.prompter import Prompter
 from tasks.records import Sample, digest_of
 from tasks.students.asking import choose_base_engine
 from tasks.students.external_output import find_checkpoint, read_log_tail, read_training_log, take_checkpoint
 from tasks.students.external_process import end_leftovers, run_child
+from tasks.students.lora import choose_taught_items
 from tasks.students.loss_curves import Curve, Progress, draw_curve
 from tasks.students.settings import ExternalSpec
 from tasks.students.student_folder import describe_training, identify_item, is_trained, keep_student, work_folder
@@ -41,7 +43,7 @@ _COMMANDS = {
 }
 
 _NOT_OF_A_STUDENT = {
-    "folds", "repeats", "seed", "scoring", "environment",
+    "folds", "repeats", "seed", "scoring", "environment", "reasons",
 }  # fmt: skip
 """Settings that do not change the weights, or are part of the digest separately."""
 
@@ -53,6 +55,8 @@ class ExternalRecipe:
     spec: ExternalSpec
     prompter: Prompter
     seed: int
+    reasons: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Maps item id to the reason for the item's label."""
     images: ImageCache | None = None
     """Cache of resized images: with it, the trainer gets exactly the pixels with which the students are later asked."""
     revision: str | None = None
@@ -63,8 +67,10 @@ class ExternalRecipe:
         recipe = read_trainer_files(self.spec)
         base = identify_model(choose_base_engine(self.spec))
         pack, texts = self.prompter.pack, self.prompter.texts
-        ordered = sorted(train, key=lambda s: s.id)
-        items = [identify_item(s, texts, pack.task(s.task).labels) for s in ordered]
+        taught = choose_taught_items(self.spec, train, self.reasons)
+        items = [identify_item(s, texts, pack.task(s.task).labels) for s, _ in taught]
+        if self.spec.reasons != "never":
+            items = [[*i, r, [b.model_dump() for b in s.boxes]] for i, (s, r) in zip(items, taught, strict=True)]
         ingredients = [self.spec.model_dump(mode="json", exclude=_NOT_OF_A_STUDENT), recipe, base]
         pixels = [self.prompter.min_pixels, self.prompter.max_pixels]
         return digest_of([*ingredients, pack.digest, items, *pixels, fold, self.seed])[:16]
@@ -72,7 +78,8 @@ class ExternalRecipe:
     def train(self, train: Sequence[Sample], fold: int, folder: Path, progress: Progress) -> Path:
         """Train one student on `train`, each item with its given label, and return its folder.
 
-        The student learns to answer the classify prompt without a reason, just as it is later asked. The folder
+        The student learns to answer the classify prompt as it is later asked: without a reason or, depending on
+        `spec.reasons`, after the item's reason, with its boxes if the pack has them. The folder
         contains the data set, train.yaml, train.log, loss.png, student.json and `checkpoint` (see external_output.py);
         the trainer's other files, such as optimizer states, are deleted. A finished folder is returned unchanged; a new
         one appears atomically. Raises ConfigError for an unusable template or command, and EngineError with the end of
@@ -115,14 +122,18 @@ class ExternalRecipe:
         """Write data set and configuration under `work`, and return the command line."""
         spec, prompter = self.spec, self.prompter
         model = read_qwen_vl(spec.base, self.revision or spec.revision)
-        examples = make_label_examples(prompter, train, self.images, model.patch_size)
+        places = {sample.id: place for place, sample in enumerate(train)}
+        taught = sorted(choose_taught_items(spec, train, self.reasons), key=lambda pair: places[pair[0].id])
+        examples = make_student_examples(prompter, taught, self.images, model.patch_size)
         if spec.trainer == "llamafactory":
             for example in examples:
                 try:
                     check_recordings(example, model)
                 except UnsupportedExample as error:
                     raise ConfigError(f"student.trainer: {error}; set `trainer: swift`") from error
-        data = write_data(work / "data", _DATASET, spec.trainer, examples, thinks=model.thinks)
+        bounds = {"min_pixels": prompter.min_pixels, "max_pixels": prompter.max_pixels, "patch_size": model.patch_size}
+        boxes = SeenBoxes(find_box_form(model.model_type), bounds)
+        data = write_data(work / "data", _DATASET, spec.trainer, examples, thinks=model.thinks, boxes=boxes)
         config = work / "train.yaml"
         deepspeed = _find_deepspeed(spec)
         words: dict[str, Plain] = {

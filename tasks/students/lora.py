@@ -19,15 +19,15 @@ from tasks.records import Sample, digest_of
 from tasks.students.asking import choose_base_engine
 from tasks.students.lora_memory import Memory, estimate_memory
 from tasks.students.loss_curves import Progress
-from tasks.students.settings import StudentSpec
+from tasks.students.settings import CheckpointSettings, StudentSpec
 from tasks.students.student_folder import describe_training, identify_item, is_trained, work_folder
 
 log = logging.getLogger("labelstill")
 
 _NOT_OF_A_STUDENT = {
-    "scoring", "folds", "repeats", "parallel", "report_to",
+    "scoring", "folds", "repeats", "parallel", "report_to", "loss",
 }  # fmt: skip
-"""Settings that do not change the weights."""
+"""Settings that do not change the weights; `loss` does so only through `LoraRecipe.soft`."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class LoraRecipe:
     repeat: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
     """Maps item id to the reason for the item's label."""
+    soft: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
+    """Maps item id to the probabilities of labels to learn, if the item is taught without a reason."""
     start: Path | None = None
     """Folder of a finished student whose adapter is trained further."""
     revision: str | None = None
@@ -58,7 +60,9 @@ class LoraRecipe:
         if pack.boxes:
             items = [[*facts, [b.model_dump() for b in s.boxes]] for facts, (s, _) in zip(items, taught, strict=True)]
         base = identify_model(choose_base_engine(self.spec))
-        origin = [self.start.name] if self.start else []
+        origin: list[object] = [self.start.name] if self.start else []
+        if self.soft:
+            origin.append({s.id: self.soft[s.id] for s, _ in taught if s.id in self.soft})
         return digest_of([ingredients, base, pack.digest, items, fold, self.repeat, *origin])[:16]
 
     def estimate_memory(self, train: Iterable[Sample]) -> Memory | None:
@@ -105,7 +109,7 @@ class LoraRecipe:
 
 
 def choose_taught_items(
-    spec: StudentSpec, train: Sequence[Sample], reasons: Mapping[str, str]
+    spec: CheckpointSettings, train: Sequence[Sample], reasons: Mapping[str, str]
 ) -> list[tuple[Sample, str]]:
     """Return the items to train on, sorted by id, each with its reason, or with "" to train an answer without one.
 

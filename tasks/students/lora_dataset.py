@@ -1,6 +1,6 @@
 """Make the rows that trl trains a LoRA student on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -19,11 +19,15 @@ def make_dataset(
     patch_size: int,
     images: ImageCache | None = None,
     form: BoxForm | None = None,
+    soft: Mapping[str, Mapping[str, float]] = {},
 ) -> Dataset:
     """Return one row of prompt, completion, images and recordings per item, for trl's SFTTrainer (lora_collator.py).
 
     Rows are made on demand, so that no decoded images are kept in memory. A resized image takes 20 ms from the cache
     `images`, and 80 ms from its source. If `form` is given, reasons end with the boxes of their items in that form.
+
+    With `soft`, rows also have `shares`: for an item that is taught without a reason, the answer for each label and the
+    label's probability in `soft`, which is keyed by item id; else nothing.
     """
     limits = {"min_pixels": prompter.min_pixels, "max_pixels": prompter.max_pixels}
     open_resized = open_images if images is None else images.open
@@ -36,6 +40,10 @@ def make_dataset(
             return text
         grids = compute_grids(sample.images, form, patch_size=patch_size, **limits)
         return fill_in_boxes(text, boxes, sample.images, form, grids)
+
+    def share(sample: Sample, reason: str) -> list[tuple[str, float]]:
+        known = {} if reason else soft.get(sample.id, {})
+        return [(prompter.answer(label), p) for label, p in known.items()]
 
     answers = [answer(*pair) for pair in taught]
 
@@ -50,6 +58,7 @@ def make_dataset(
             "images": open_resized(request.images, patch_size=patch_size, **limits) or [],
             "videos": videos,
             "video_metadata": describe_times(request.videos),
+            **({"shares": share(*taught[i])} if soft else {}),
         }
 
     def rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:

@@ -36,6 +36,7 @@ from tasks.students.lora_collator import VideoCollator
 from tasks.students.lora_dataset import make_dataset
 from tasks.students.lora_memory import LESS_MEMORY
 from tasks.students.loss_curves import Progress, draw_curve, read_curve
+from tasks.students.soft_loss import SoftCollator, compute_soft_loss
 from tasks.students.student_folder import keep_student, work_folder
 
 if TYPE_CHECKING:
@@ -109,9 +110,16 @@ def train_adapter(
 
 
 class _Trainer(SFTTrainer):
-    """A trainer that measures how long it waits for batches."""
+    """A trainer that measures how long it waits for batches, and knows soft labels."""
 
     watch: Watch
+
+    def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **more: Any) -> Any:
+        """Return the loss of a batch."""
+        if "targets" not in inputs:
+            return super().compute_loss(model, inputs, *arguments, **more)
+        targets = inputs.pop("targets")
+        return compute_soft_loss(model, inputs, targets, more.get("num_items_in_batch"))
 
     def get_batch_samples(self, *arguments: Any, **more: Any) -> Any:
         """Return the batches of the next update."""
@@ -179,6 +187,7 @@ def _make_trainer(
             processor.image_processor.patch_size,
             recipe.images,
             choose_box_form(spec, recipe.prompter.pack),
+            recipe.soft,
         ),
         processing_class=processor,
         peft_config=None if recipe.start else adapter,
@@ -186,6 +195,8 @@ def _make_trainer(
     )
     trainer.data_collator = VideoCollator(trainer.data_collator)
     trainer.watch = watch
+    if recipe.soft:
+        trainer.data_collator = SoftCollator(trainer.data_collator, processor.tokenizer)
     trainer.remove_callback(PrinterCallback)  # `watch` reports progress instead
     return trainer
 

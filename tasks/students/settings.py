@@ -43,6 +43,9 @@ class CheckpointSettings(FoldSettings):
     """Branch, tag or commit of a Hugging Face base."""
     trust_remote_code: SkipJsonSchema[bool] = False
     """As at the top level."""
+    reasons: Literal["never", "always", "where_given"] = "never"
+    """never: train on the label alone and ask for it alone; always: train on and ask for a reason before the label,
+    and leave out items without a reason; where_given: train on the reasons that exist, but ask for the label alone."""
     scoring: ScoringSettings = ScoringSettings()
     """How the trained students are asked."""
     min_pixels: SkipJsonSchema[int] = MIN_PIXELS
@@ -56,9 +59,9 @@ class StudentSpec(CheckpointSettings):
 
     kind: Literal["lora"] = "lora"
     """Low-rank adapters of Qwen-VL, trained by labelstill itself."""
-    reasons: Literal["never", "always", "where_given"] = "never"
-    """never: train on the label alone and ask for it alone; always: train on and ask for a reason before the label,
-    and leave out items without a reason; where_given: train on the reasons that exist, but ask for the label alone."""
+    loss: Literal["hard", "soft"] = "hard"
+    """soft: `evaluate` also trains students that learn the teacher's probabilities of a pseudo-labelled item's labels
+    instead of its label alone (variant `soft`). Items with a reason, and those of the labelled set, keep one label."""
     epochs: float = Field(default=3.0, gt=0)
     """Passes over the training items."""
     steps: int | None = Field(default=None, ge=1)

@@ -99,7 +99,7 @@ def measure_flags(noisy: ProbeSet, found: Mapping[str, Prediction], truth: Array
         return {item: int(right[item]) for item in items.tolist()}
 
     for reviews in REVIEWS:
-        decisions = correct(judgements, CorrectionSettings(review_budget=reviews), None, look_up)
+        decisions = correct(judgements, CorrectionSettings(review_budget=reviews), (), look_up)
         unseen = np.ones(len(right), bool)
         unseen[list(decisions.verdicts)] = False
         ours, theirs = f1(decisions.flagged[unseen], wrong[unseen]), f1(peer[unseen], wrong[unseen])

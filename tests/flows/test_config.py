@@ -153,3 +153,35 @@ def test_the_form_shows_common_keys_first_and_none_that_follow_others() -> None:
     assert list(schema["properties"])[:4] == ["pack", "labelled", "unlabelled", "evaluation"]
     assert "max_pixels" in schema["properties"] and "max_pixels" not in schema["$defs"]["EngineSpec"]["properties"]
     assert "stand_in" not in schema["$defs"]["CorrectionSettings"]["properties"]
+
+
+# --- teachers ----------------------------------------------------------------------------------------------
+
+
+def test_one_teacher_or_several_each_with_what_it_is_asked(file: Path) -> None:
+    several = "{model: a}, {model: b, prices: {prompt: 9}}, {model: c, ask: 0.2}, {model: d, ask: all}"
+    file.write_text(f"{HEAD}{POOL}teachers: [{several}]\nmax_pixels: 99999\n", "utf-8")
+    config = load_config(file)
+    assert [(t.model, t.ask, t.share) for t in config.panel] == [
+        ("a", "all", None), ("b", "uncertain", 1.0), ("c", 0.2, 0.2), ("d", "all", None)
+    ]  # fmt: skip
+    assert {t.max_pixels for t in config.panel} == {99999}
+    assert config.list_stage_configs()[0].panel == config.panel and len(config.engines) == 4
+    file.write_text(HEAD + POOL + "teacher: {model: a}\n", "utf-8")
+    assert [(t.model, t.share) for t in load_config(file).panel] == [("a", None)]
+
+
+@pytest.mark.parametrize(
+    ("teachers", "wrong"),
+    [
+        ("teacher: {model: a}\nteachers: [{model: b}]\n", "both set"),
+        ("teachers: [{model: a, ask: uncertain}]\n", "the first of `teachers` is asked about all"),
+        ("teachers: [{model: a}, {model: b, ask: 2}]\n", "ask"),
+        ("teachers: [{model: a, max_pixels: 7000}]\n", "cannot be set here"),
+        ("teachers: [7]\n", "teachers"),
+    ],
+)
+def test_teachers_that_make_no_sense_are_explained(teachers: str, wrong: str, file: Path) -> None:
+    file.write_text(HEAD + POOL + teachers, "utf-8")
+    with pytest.raises(ConfigError, match=wrong):
+        load_config(file)

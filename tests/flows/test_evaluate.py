@@ -14,7 +14,7 @@ from tasks.errors import ConfigError
 from tasks.evaluation.scores import Scored
 from tasks.evaluation.settings import EvaluateSettings
 from tasks.evaluation.table import Report
-from tasks.evaluation.variants import Variant
+from tasks.evaluation.variants import FROM_FOLDS, Variant
 from tasks.items.settings import SourceConfig
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.records import Dropped, Example, Sample
@@ -71,7 +71,8 @@ def evaluated(
     return wanted
 
 
-VARIANTS = (Variant.RAW, Variant.ALL, Variant.PHASED, Variant.CEILING)
+TRAINED = (Variant.RAW, Variant.ALL, Variant.PHASED, Variant.CEILING)
+VARIANTS = (*TRAINED, Variant.ENSEMBLE, Variant.FUSED)
 
 
 @pytest.mark.timeout(600)
@@ -80,7 +81,8 @@ def test_each_variant_is_measured_on_every_held_out_item_with_every_seed(evaluat
     rows = read_rows(folder / "kept.parquet", Scored)
     held_out = {r.sample_id for r in rows}
     assert len(held_out) == 20
-    expected = {(v, seed, i) for v in VARIANTS for seed in (0, 1) for i in held_out}
+    expected = {(v, seed, i) for v in TRAINED for seed in (0, 1) for i in held_out}
+    expected |= {(v, 0, i) for v in FROM_FOLDS for i in held_out}  # the folds were split once
     assert {(r.variant, r.seed, r.sample_id) for r in rows} == expected
     assert len(rows) == len(expected)
     truth = {x["id"]: x["label"] for x in map(json.loads, Path(str(evaluated.evaluate.truth)).read_text().splitlines())}
@@ -93,7 +95,8 @@ def test_each_variant_is_measured_on_every_held_out_item_with_every_seed(evaluat
 
 
 def test_students_are_taught_the_same_number_of_steps(evaluated: EvaluateConfig) -> None:
-    facts = [json.loads(f.read_bytes()) for f in (evaluated.output / "evaluate" / "students").glob("*/student.json")]
+    every = [json.loads(f.read_bytes()) for f in (evaluated.output / "evaluate" / "students").glob("*/student.json")]
+    facts = [f for f in every if "fused" not in f]
     alone = [f for f in facts if not f["start"]]
     assert {f["steps"] for f in alone} <= {1, 2}
     seconds = [f for f in facts if f["start"]]
@@ -103,6 +106,15 @@ def test_students_are_taught_the_same_number_of_steps(evaluated: EvaluateConfig)
     assert all(set(f["trained_on"]) <= pseudo for f in seconds)
     seen = {i for f in facts for i in f["trained_on"]}
     assert not seen & {r.sample_id for r in read_rows(evaluated.output / "evaluate" / "kept.parquet", Scored)}
+
+
+def test_the_fold_students_are_fused_not_trained_again(evaluated: EvaluateConfig) -> None:
+    folds = {f.parent.name for f in (evaluated.output / "correction" / "students").glob("*/student.json")}
+    assert evaluated.student.folds == len(folds)
+    fused = json.loads((evaluated.output / "student" / "student.json").read_bytes())
+    assert set(fused["fused"]) == folds
+    assert (evaluated.output / "student" / "adapter_model.safetensors").stat().st_size > 1000
+    assert "`fused`" in (evaluated.output / "student" / "README.md").read_text("utf-8")
 
 
 def test_every_item_of_the_test_set_that_has_an_id_is_predicted_to_a_csv_file(

@@ -1,4 +1,4 @@
-"""The stage `pseudo_labels`, calibrated on the labelled set: corrections, students, review and a second teacher."""
+"""The stage `pseudo_labels`, calibrated on the labelled set: corrections, students, review and further teachers."""
 
 import json
 import random
@@ -10,9 +10,10 @@ from flows.config import DistillConfig
 from tasks.correction.settings import CorrectionSettings
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.spec import EngineSpec
+from tasks.models.settings import TeacherSettings
 from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.pseudo_labels.settings import PseudoLabelSettings
-from tasks.records import Prediction
+from tasks.records import Correction, Prediction
 from tasks.review.queue import read_queue
 from tasks.storage.rows import read_rows
 from tasks.storage.stage_record import StageRecord
@@ -25,8 +26,11 @@ pytestmark = pytest.mark.timeout(600)
 WORDS = {"申请退款": "钱什么时候退回来", "查询物流": "包裹走到哪里了", "催发货": "怎么还没有发出"}
 
 
-def make_item(name: str, seed: int, rightly: float) -> tuple[dict[str, object], str]:
-    """A dialogue whose list of labels begins with the right one in a share `rightly`: `scripted:first` then is."""
+def make_item(name: str, seed: int, rightly: float, *, hint: bool = False) -> tuple[dict[str, object], str]:
+    """A dialogue whose list of labels begins with the right one in a share `rightly`: `scripted:first` then is.
+
+    With a `hint` the dialogue has the right label in it, which `scripted:echo` repeats.
+    """
     rng = random.Random(seed)
     truth = rng.choice(list(WORDS))
     others = [label for label in WORDS if label != truth]
@@ -34,23 +38,24 @@ def make_item(name: str, seed: int, rightly: float) -> tuple[dict[str, object], 
     labels = [truth, *others] if rng.random() < rightly else [*others, truth]
     filler = "".join(rng.choices("的了吗呢我你好请问", k=6))
     text = (
-        f"你是一个网店客服助手\n<用户与客服的对话 START>\n用户: {filler}{WORDS[truth]}{seed}\n<用户与客服的对话 END>\n"
+        f"你是一个网店客服助手\n<用户与客服的对话 START>\n用户: {filler}{WORDS[truth]}{seed}{truth if hint else ''}\n"
+        "<用户与客服的对话 END>\n"
         "请直接只输出分类标签结果，不需要其他多余的话。以下是可以参考的分类标签为："
         + json.dumps(labels, ensure_ascii=False)
     )
     return {"id": name, "instruction": text, "image": []}, truth
 
 
-def make_config(folder: Path, *, rightly: float = 0.9, **settings: object) -> DistillConfig:
+def make_config(folder: Path, *, rightly: float = 0.9, hints: bool = False, **settings: object) -> DistillConfig:
     """90 labelled items, every tenth wrongly, and a pool of 60 that uses the same ids; probes as students."""
     images = folder / "images"
     images.mkdir(exist_ok=True)
     labelled: list[dict[str, object]] = []
     for n in range(90):
-        row, truth = make_item(f"{n}", n, rightly)
+        row, truth = make_item(f"{n}", n, rightly, hint=hints)
         wrong = next(label for label in WORDS if label != truth)
         labelled.append(row | {"output": wrong if n % 10 == 0 else truth})
-    pool = [make_item(f"{n}", 1000 + n, rightly) for n in range(60)]
+    pool = [make_item(f"{n}", 1000 + n, rightly, hint=hints) for n in range(60)]
     for name, rows in (("train", labelled), ("pool", [row for row, _ in pool]), ("truth", [t for _, t in pool])):
         (folder / f"{name}.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     return DistillConfig(
@@ -158,14 +163,45 @@ def test_without_a_labelled_set_precision_is_the_teachers_estimate(
     assert record.figures["expected precision"] == pytest.approx(0.9)
 
 
-def test_a_second_teacher_is_asked_about_uncertain_and_similar_items(
+def make_panel(folder: Path) -> DistillConfig:
+    """Return a run with a cheap teacher that is right on 60 % and a strong one that is right wherever a hint stands."""
+    config = make_config(folder, rightly=0.6, target_precision=0.95, hints=True)
+    cheap = {"engine": "scripted", "model": "scripted:first", "prices": {"prompt": 1.0}}
+    strong = {"engine": "scripted", "model": "scripted:echo", "prices": {"prompt": 10.0}}
+    teachers = TeacherSettings.model_validate({"teachers": [cheap, strong]}).teachers
+    return config.model_copy(update={"teacher": None, "teachers": teachers})
+
+
+def test_a_further_teacher_is_asked_about_uncertain_items_and_all_are_named_with_their_cost(
     prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
-    second = EngineSpec(engine="scripted", model="scripted:hash")
-    config = make_config(tmp_path, rightly=0.6, target_precision=0.95, second_teacher=second)
+    config = make_panel(tmp_path).model_copy(update={"student": None})
     record = run(config)
-    asked = {i for i, t in read_trusted(config).items() if t.evidence.second is not None}
-    untrusted = {i for i, t in read_trusted(config).items() if t.decision is PoolDecision.NOT_TRUSTED}
-    assert asked >= untrusted and len(asked) > 10
+    found = read_trusted(config)
+    asked = {i for i, t in found.items() if t.evidence.teachers[1] is not None}
+    assert asked >= {i for i, t in found.items() if t.decision is PoolDecision.NOT_TRUSTED} and len(asked) > 10
     assert record.costs.asked > 150 + len(asked)  # labelled items with evidence as weak, too
-    assert set(record.models) == {"teacher", "second teacher"}
+    assert set(record.models) == {"teacher 1", "teacher 2"}
+    figures = record.figures
+    assert figures["teacher 1: answers"] == 150 and len(asked) < figures["teacher 2: answers"] <= 150
+    assert 0 < figures["teacher 1: cost"] < figures["teacher 2: cost"]
+    assert figures["teacher 1: agreement with given labels"] < figures["teacher 2: agreement with given labels"]
+    truth = json.loads((tmp_path / "truth.json").read_text("utf-8"))
+    kept = read_rows(config.output / "pseudo_labels/kept.parquet", Prediction)
+    assert len(kept) > 20 and sum(p.label == truth[int(p.sample_id)] for p in kept) >= 0.9 * len(kept)
+    card = (config.output / "card/index.html").read_text("utf-8")
+    assert "teacher 2: agreement with given labels" in card and "scripted:echo" in card
+    assert run(config.model_copy(update={"seed": config.seed})).finished_at == record.finished_at
+
+
+def test_several_teachers_adjudicate_and_the_report_counts_each(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    from flows.correction import correction
+
+    config = make_panel(tmp_path)
+    record = correction(config.list_stage_configs()[0])
+    first, second = (record.figures[f"teacher {n}: answers"] for n in (1, 2))
+    assert 0 < second < first <= 22 and record.figures["asked of the teacher"] == first + second
+    report = (config.output / "correction/report.html").read_text("utf-8")
+    assert "teacher 2: answers" in report
+    rows = read_rows(config.output / "correction/kept.parquet", Correction)
+    assert sum(row.adjudicated is not None for row in rows) == first

@@ -6,7 +6,8 @@ import pytest
 
 from flows.config import DistillConfig
 from tasks.correction.outcome import SUSPICIOUS
-from tasks.models.engines.spec import RULE, STAND_IN, EngineSpec
+from tasks.models.engines.spec import RULE, STAND_IN
+from tasks.models.settings import TeacherSettings
 from tasks.records import Correction, Prediction
 from tasks.report.summary import summarize_run
 from tasks.storage.rows import read_rows
@@ -19,9 +20,11 @@ def runs(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory
     """A finished run with scripted teachers, and the output of the same run without any teacher."""
     from flows.distill import distill
 
-    rule = EngineSpec(engine="scripted", model="scripted:first")
-    config = make_config(tmp_path_factory.mktemp("rule"), second_teacher=rule, review_budget=4)
-    without = config.model_copy(update={"teacher": None, "output": config.output.parent / "without"})
+    rules = [{"engine": "scripted", "model": f"scripted:{name}"} for name in ("first", "hash")]
+    teachers = TeacherSettings.model_validate({"teachers": rules}).teachers
+    config = make_config(tmp_path_factory.mktemp("rule"), review_budget=4)
+    config = config.model_copy(update={"teacher": None, "teachers": teachers})
+    without = config.model_copy(update={"teachers": (), "output": config.output.parent / "without"})
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(STAND_IN)
         distill(config)
@@ -43,13 +46,13 @@ def test_no_pseudo_label_is_kept(runs: tuple[DistillConfig, Path]) -> None:
     assert not read_rows(config.output / "pseudo_labels/kept.parquet", Prediction)
     found = read_trusted(config).values()
     assert {(t.decision, t.why) for t in found} == {("answered_by_rule", f"the teacher is {RULE}")}
-    assert all(t.label and t.evidence.second is None for t in found)
+    assert all(t.label and t.evidence.teachers[1:] == (None,) for t in found)
 
 
 def test_report_card_and_summary_say_that_it_is_a_rule(runs: tuple[DistillConfig, Path]) -> None:
     config, without = runs
     pages = [config.output / "correction/report.html", config.output / "card/index.html"]
-    assert all(f"teacher (correction, pseudo_labels) is {RULE}" in page.read_text("utf-8") for page in pages[1:])
+    assert all(f"teacher 1 (correction, pseudo_labels) is {RULE}" in page.read_text("utf-8") for page in pages[1:])
     assert f"The teacher is {RULE}." in pages[0].read_text("utf-8")
     assert any(RULE in warning for warning in summarize_run(config.output).warnings)
     assert RULE not in (without / "correction/report.html").read_text("utf-8")

@@ -138,13 +138,16 @@ def run_demo(folder: Path, commands: Commands) -> Sections:
         unlabelled=name_source(pool, "manifests"),
         evaluation=name_source(held_out, "x.jsonl"),
         generator={**HASH, "model": "scripted:hash,bad=11"},
-        teacher={"engine": "scripted", "model": "scripted:first", "prices": {"prompt": 1.0, "output": 2.0}},
+        teachers=[
+            {"engine": "scripted", "model": "scripted:first", "prices": {"prompt": 1.0, "output": 2.0}},
+            HASH,
+        ],
         student={"kind": "probe", "folds": 3, "repeats": 2},
         rationales={"support": "with_item", "opening_share": 0.5, "alike": 0.9, "without_reason": "keep_item"},
         ask={"votes": 3},
-        correction={"review_budget": 18, "audit": 10, "teacher_share": 0.4, "gate_level": 0.2},
+        correction={"review_budget": 18, "audit": 10, "gate_level": 0.2},
         pseudo_labels={
-            "target_precision": 0.95, "review_budget": 5, "floor": 1, "cap": {"支付页": 3}, "second_teacher": HASH,
+            "target_precision": 0.95, "review_budget": 5, "floor": 1, "cap": {"支付页": 3},
         },
         emit={
             "name": "golden", "licence": "cc-by-4.0", "reason_share": 0.8, "validation_share": 0.15, "waiting": "keep",

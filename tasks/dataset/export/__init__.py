@@ -12,6 +12,11 @@ swift2.py         ms-swift 2
 qwen.py           Qwen's own fine-tuning script
 vision_start.py   the tutorials with `<|vision_start|>`
 trl.py            Parquet that contains the images, for trl and Hugging Face datasets
+pairs.py          split examples into pairs of answers for DPO
+llamafactory_pairs.py  pairs for LLaMA-Factory
+swift_pairs.py    pairs for ms-swift 4
+trl_pairs.py      pairs for trl
+swift_soft.py     soft labels for ms-swift 4, as weighted rows
 labels.py         plain labels for spreadsheets, and predictions
 ready.py          write training configurations beside the data  (emit.export.base, min_pixels, max_pixels, seed)
 trainer_files.py  fill a template from templates/students/ to get a trainer's configuration

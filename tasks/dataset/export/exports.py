@@ -77,8 +77,7 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
             for example in examples:
                 for format, writer in writers.items():
                     try:
-                        writer.write(example)
-                        rows[format] += 1
+                        rows[format] += writer.write(example)
                         recordings[format].add(example.videos, example.subset)
                     except UnsupportedExample as error:
                         left_out.append(LeftOut(example.sample_id, format, error.reason, error.detail, example.source))

@@ -8,7 +8,7 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -33,14 +33,19 @@ Row = Callable[..., dict[str, object]]
 
 If the example has recordings, the names of the frames of each are passed as `videos`.
 """
+Split = Callable[[Example], Iterable[Example]]
+"""A function that returns an example for each of the rows that stand for the given one."""
 _IMAGES = "images"
 
 
 class Writer(Protocol):
     """Writes one format. An example is either written completely or not at all."""
 
-    def write(self, example: Example) -> None:
-        """Write one example; raises UnsupportedExample if this format can't contain it."""
+    def write(self, example: Example) -> int:
+        """Write one example, and return its number of rows; raises UnsupportedExample if this format can't contain it.
+
+        Only formats with one row per pair of answers may write none.
+        """
         ...
 
     def close(self) -> None:
@@ -221,12 +226,13 @@ class SubsetWriter:
         row: Row,
         names: ImageNames,
         kind: type[RowFile],
+        split: Split = lambda example: (example,),
         *,
         frames_as_images: bool = False,
         absolute_frames: bool = False,
     ) -> None:
         self._folder, self._name, self._row, self._names, self._kind = folder, name, row, names, kind
-        self._frames_as_images, self._absolute_frames = frames_as_images, absolute_frames
+        self._split, self._frames_as_images, self._absolute_frames = split, frames_as_images, absolute_frames
         self._files = {Subset.TRAIN: self._open(Subset.TRAIN)}
         self._rows: Counter[Subset] = Counter()
         self._provenance = JsonLines(folder / "provenance.jsonl")
@@ -234,18 +240,24 @@ class SubsetWriter:
     def _open(self, subset: Subset) -> RowFile:
         return self._kind(self._folder / f"{subset_name(self._name, subset)}{self._kind.suffix}")
 
-    def write(self, example: Example) -> None:
-        """Write the example's row to its subset's file; raises UnsupportedExample if the format can't contain it."""
+    def write(self, example: Example) -> int:
+        """Write the example's rows to its subset's file; raises UnsupportedExample if the format can't contain it."""
         subset = example.subset
-        shown = show_frames_as_images(example) if self._frames_as_images else example
-        frames = self._names.name_frames(shown, absolute=self._absolute_frames)
-        row = self._row(shown, self._names.name_images(shown), **({"videos": frames} if frames else {}))
-        if subset not in self._files:
+        shown = show_frames_as_images if self._frames_as_images else lambda part: part
+        parts = [shown(part) for part in self._split(example)]
+        names = self._names.name_images(parts[0]) if parts else []
+        frames = self._names.name_frames(parts[0], absolute=self._absolute_frames) if parts else []
+        rows = [self._row(part, names, **({"videos": frames} if frames else {})) for part in parts]
+        if rows and subset not in self._files:
             self._files[subset] = self._open(subset)
-        self._files[subset].add(row)
-        facts = {"subset": subset, "origin": example.origin, "label": example.label}
-        self._provenance.add({"id": example.sample_id, "source": example.source, "row": self._rows[subset], **facts})
-        self._rows[subset] += 1
+        for part, row in zip(parts, rows, strict=True):
+            self._files[subset].add(row)
+            facts = {"subset": subset, "origin": example.origin, "label": part.label}
+            self._provenance.add(
+                {"id": example.sample_id, "source": example.source, "row": self._rows[subset], **facts}
+            )
+            self._rows[subset] += 1
+        return len(rows)
 
     def close(self) -> None:
         """Finish and close all files."""

@@ -28,8 +28,8 @@ class LabelWriter:
         self._rows.writerow(["id", "label", "origin", "subset", "source"])
         self._lines = JsonLines(folder / "labels.jsonl")
 
-    def write(self, example: Example) -> None:
-        """Write one example; raises UnsupportedExample if it has no label."""
+    def write(self, example: Example) -> int:
+        """Write one example, and return 1; raises UnsupportedExample if it has no label."""
         if not example.label:
             raise UnsupportedExample(example, LeftOutReason.NO_LABEL, f"no label ({example.origin})")
         row = {
@@ -38,6 +38,7 @@ class LabelWriter:
         }  # fmt: skip
         self._rows.writerow(row.values())
         self._lines.add(row)
+        return 1
 
     def close(self) -> None:
         """Finish and close both files."""

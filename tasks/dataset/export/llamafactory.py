@@ -90,16 +90,19 @@ def estimate_tokens(example: Example, spec: ExportSpec, patch_size: int) -> int:
     return images + len(_IDEOGRAPH.findall(text)) // 2 + len(_WORD_OR_DIGIT.findall(text))
 
 
-def write_dataset_info(folder: Path, names: Mapping[str, bool]) -> None:
+def write_dataset_info(folder: Path, names: Mapping[str, bool], *, pairs: bool = False) -> None:
     """Write `folder/dataset_info.json`, which describes the file and the columns of each data set.
 
-    `names` maps the name of a data set to whether any of its rows has recordings.
+    `names` maps the name of a data set to whether any of its rows has recordings. `pairs` is whether rows have two
+    answers, one to prefer and one to reject.
     """
+    answers = ("chosen", "rejected") if pairs else ()
     info = {
         name: {
             "file_name": f"{name}.json",
             "formatting": "sharegpt",
-            "columns": {column: column for column in ("messages", "images", "videos")[: 3 if videos else 2]},
+            **({"ranking": True} if pairs else {}),
+            "columns": {c: c for c in ("messages", "images", *(("videos",) if videos else ()), *answers)},
             "tags": {f"{tag}_tag": tag for tag in ("role", "content", "user", "assistant", "system")},
         }
         for name, videos in names.items()

@@ -46,7 +46,7 @@ def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) ->
 
 def make_swift_row(
     example: Example, images: Sequence[str], *, spec: ExportSpec, thinks: bool, videos: Sequence[Sequence[str]] = ()
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Return the example's row.
 
     For a thinking model, the last answer begins with empty thoughts. The model's chat template writes them there, but

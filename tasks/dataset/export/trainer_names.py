@@ -23,8 +23,9 @@ _SWIFT = {"qwen2_vl": "qwen2_vl", "qwen2_5_vl": "qwen2_5_vl", "qwen3_vl": "qwen3
 
 def check_base(spec: ExportSpec) -> None:
     """Raise ConfigError or EngineError if a trainer whose configurations are to be written does not know the base."""
-    for format in {Format.LLAMAFACTORY, Format.SWIFT}.intersection(spec.formats):
-        name_for_trainer(format, spec.base, read_qwen_vl(spec.base, spec.revision))
+    for trainer in (Format.LLAMAFACTORY, Format.SWIFT):
+        if any(format == trainer or format.startswith(f"{trainer}_") for format in spec.formats):
+            name_for_trainer(trainer, spec.base, read_qwen_vl(spec.base, spec.revision))
 
 
 def name_for_trainer(trainer: str, base: str, model: QwenVL) -> dict[str, Plain]:

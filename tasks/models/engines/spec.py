@@ -1,7 +1,7 @@
 """Settings of an engine: which model answers and how it runs (the `generator:` and `teacher:` keys)."""
 
 import os
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -159,6 +159,22 @@ class EngineSpec(ServingSettings):
         if self.batch and len(self.base_urls) != 1:
             raise ValueError("`batch` needs `engine: server` and exactly one of `base_urls`; correct them or remove it")
         return self
+
+
+class TeacherSpec(EngineSpec):
+    """One of several teachers, and which items it is asked about."""
+
+    ask: Literal["all", "uncertain"] | Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="Items that it is asked about: `all`; `uncertain`, those whose label is not certain enough after "
+        "the other teachers' answers; or a number, the same for at most this share of the items. By default the first "
+        "teacher is asked about all and the others about uncertain ones",
+    )
+
+    @property
+    def share(self) -> float | None:
+        """Return the share of the items that it may be asked about if they are uncertain; None: all items."""
+        return None if self.ask == "all" else 1.0 if self.ask == "uncertain" else self.ask
 
 
 def name_secret_block(variable: str) -> str:

@@ -23,6 +23,7 @@ from tasks.rationales.diversity import Variety, measure_variety
 from tasks.records import Action, Origin, Split, Subset
 from tasks.report.card.items import Contents, read_contents
 from tasks.report.card.rows import Draw, Row, read_columns
+from tasks.report.correction.report import describe_overlaps
 from tasks.storage.failure import read_failure
 from tasks.storage.stage_record import StageRecord, read_record
 
@@ -147,6 +148,8 @@ class Facts:
     """Scores of students that were trained on the set, or None if no students were measured."""
     failure: str = ""
     """Why the last run failed, if that was because of its models."""
+    overlaps: str = ""
+    """A sentence about the labels whose definitions may overlap; empty if there are none."""
 
     @property
     def labels(self) -> list[str]:
@@ -196,6 +199,7 @@ def read_facts(output: Path, seed: int = 0) -> Facts:
         diversity=measure_variety(emitted.reasons) if emitted.reasons else None,
         evaluation=_read_evaluation(output),
         failure=read_failure(output),
+        overlaps=describe_overlaps(output / "correction"),
     )
 
 

@@ -76,6 +76,8 @@ def _check_labels(facts: Facts) -> Iterator[str]:
         differ = int(facts.find_figure("correction", "disagreements") or 0)
         if advice := describe_agreement(record.read - differ, record.read)[1]:
             yield advice
+    if facts.overlaps:
+        yield facts.overlaps
     if "correction" in facts.records and not facts.find_figure("correction", "reviewed"):
         yield "No person has reviewed any label, so no label was changed and no estimate of wrong labels is calibrated."
     labels = facts.emitted.labels

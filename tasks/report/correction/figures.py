@@ -12,11 +12,15 @@ from tasks.correction.calibration import Flags, Values, flag_for_best_f1, resamp
 from tasks.correction.decide import Decisions
 from tasks.correction.gate import Gate, cross_fit
 from tasks.correction.outcome import describe_agreement
+from tasks.correction.overlap import ENOUGH, average_opinions, collect_opinions, rank_overlaps
 from tasks.records import NEITHER, Action
 
 _BINS = 10
 _BARS = 40
 _SUSPECTS = 30
+_OVERLAPS = 10
+_EXAMPLES = 2
+"""Items shown of each label of an overlapping pair."""
 _POINTS = 200
 _ROUNDS = 200
 _LEFT = 0.05
@@ -62,9 +66,9 @@ def measure(decisions: Decisions) -> dict[str, Any]:
     held_out = predict_held_out(decisions)
     threshold = _find_threshold(decisions)
     precision, recall = _measure_flags(decisions, audited, held_out, threshold)
-    without_answer = 0
-    if decisions.teacher is not None:
-        without_answer = int(np.isnan(decisions.teacher[decisions.teacher_asked, 0]).sum())
+    without_answer = sum(
+        int(np.isnan(table[asked, 0]).sum()) for table, asked in zip(decisions.teachers, decisions.asked, strict=True)
+    )
     actions = Counter(decisions.action)
     return {
         "items": len(judgements.ids),
@@ -79,7 +83,7 @@ def measure(decisions: Decisions) -> dict[str, Any]:
         "reviews": len(asked),
         "audited": decisions.audited,
         "verdicts_from_before": len(verdicts) - sum(i in verdicts for i in asked),
-        "teacher_calls": len(decisions.teacher_asked),
+        "teacher_calls": decisions.teacher_calls,
         "teacher_without_answer": without_answer,
         # False: too few verdicts for estimates; P(wrong) comes from the priors
         "calibrated": bool(decisions.estimates),
@@ -99,6 +103,8 @@ def measure(decisions: Decisions) -> dict[str, Any]:
         "budget": _plan_budget(decisions.gain),
         "classes": _count_classes(decisions),
         "pairs": _count_pairs(decisions),
+        # pairs of labels whose definitions may overlap, most overlapping first
+        "overlaps": _list_overlaps(decisions),
         "reliability": _measure_reliability(decisions, held_out),
         "histogram": _count_by_suspicion(beliefs.p_wrong, decisions.flagged),
         "suspects": _list_suspects(decisions),
@@ -250,6 +256,38 @@ def _count_pairs(decisions: Decisions) -> list[dict[str, Any]]:
     return [
         {"given": labels[a], "proposed": None if b < 0 else labels[b], "items": n, "changed": changes[a, b]}
         for (a, b), n in counts.most_common()
+    ]
+
+
+def _list_overlaps(decisions: Decisions) -> list[dict[str, Any]]:
+    """Return the pairs of labels that are taken for each other most, each with the ids of typical items.
+
+    `named` says whether the pair is confused so much that its definitions should be sharpened. The items are those that
+    others would most likely give the pair's other label. Audited items not judged yet are not among them.
+    """
+    judgements, opinions = decisions.judgements, collect_opinions(decisions)
+    seen_as, _ = average_opinions(opinions)
+    shown = np.ones(len(judgements.ids), dtype=bool)
+    shown[list(decisions.unjudged_audit)] = False
+
+    def find_typical(label: int, other: int) -> list[str]:
+        items = np.flatnonzero(shown & (judgements.given == label))
+        worst = items[np.argsort(-seen_as[items, other], kind="stable")][:_EXAMPLES]
+        return [judgements.ids[i] for i in worst.tolist() if seen_as[i, other] > 0]
+
+    return [
+        {
+            "first": judgements.labels[pair.first],
+            "second": judgements.labels[pair.second],
+            "first_as_second": pair.first_as_second,
+            "second_as_first": pair.second_as_first,
+            "share": pair.share,
+            "least": pair.least,
+            "named": pair.least >= ENOUGH,
+            "examples_of_first": find_typical(pair.first, pair.second),
+            "examples_of_second": find_typical(pair.second, pair.first),
+        }
+        for pair in rank_overlaps(judgements.given, opinions)[:_OVERLAPS]
     ]
 
 

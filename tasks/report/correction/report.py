@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from tasks.correction.decide import Decisions
 from tasks.media import TextPart
 from tasks.records import Sample
@@ -18,6 +20,7 @@ from tasks.storage.json_lines import write_json
 
 PAGE, FIGURES = "report.html", "report.json"
 """The names of the report's files."""
+_NAMED = 3
 _TEMPLATES = Path(__file__).parent
 
 
@@ -36,21 +39,40 @@ def write_report(
 
     `costs` maps name to cost. `excluded` maps the id of each item without a decision to the reason. `repeats` says how
     many predictions per item were averaged to get the students' probabilities. The page shows what `samples` contains
-    of the most suspicious items. `note` is a sentence for the top of the page.
+    of the most suspicious items and of typical items of overlapping labels. `note` is a sentence for its top.
     """
     figures: dict[str, Any] = {"title": title, "costs": costs, "excluded": excluded, "repeats": repeats} | measure(
         decisions
     )
     if note:
         figures["note"] = note
-    suspects = {suspect["id"] for suspect in figures["suspects"]}
-    shown = {sample.id: sample for sample in samples if sample.id in suspects}
+    wanted = {suspect["id"] for suspect in figures["suspects"]}
+    for pair in figures["overlaps"]:
+        wanted.update(pair["examples_of_first"], pair["examples_of_second"])
+    shown = {sample.id: sample for sample in samples if sample.id in wanted}
     write_bytes(folder / PAGE, render_page(figures, shown).encode())
     write_json(folder / FIGURES, figures)
 
 
+def describe_overlaps(folder: Path) -> str:
+    """Return a sentence about the labels whose definitions overlap by `folder`/report.json; empty if none do."""
+    try:
+        figures = orjson.loads((folder / FIGURES).read_bytes())
+    except FileNotFoundError:
+        return ""
+    named = [f"{pair['first']} / {pair['second']}" for pair in figures.get("overlaps", ()) if pair["named"]]
+    more = f" and {len(named) - _NAMED} more pairs" if len(named) > _NAMED else ""
+    if not named:
+        return ""
+    return (
+        "These labels are taken for each other so often that their definitions may overlap: "
+        f"{', '.join(named[:_NAMED])}{more}; sharpen the definitions in the pack "
+        f"({PAGE} of the stage correction shows examples)."
+    )
+
+
 def render_page(figures: Mapping[str, Any], shown: Mapping[str, Sample] = {}) -> str:
-    """Return the HTML page for the figures of report.json, with embedded fonts. `shown` maps id to suspicious item."""
+    """Return the HTML page for the figures of report.json, with embedded fonts. `shown` maps id to an item on it."""
     excluded: dict[str, list[str]] = defaultdict(list)
     for identity, reason in figures["excluded"].items():
         excluded[reason].append(identity)

@@ -20,12 +20,16 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Cleanlab:
-    """What cleanlab says of a set, all [N]; rankings are higher for the more suspicious."""
+    """What cleanlab says of a set, all [N]; rankings are higher for the more suspicious.
+
+    `overlaps` [pairs, 2]: the pairs of classes, most overlapping first (`find_overlapping_classes`).
+    """
 
     default: Flags
     by_class: Flags
     self_confidence: Floats
     normalized_margin: Floats
+    overlaps: Ints
 
 
 @dataclass(frozen=True)

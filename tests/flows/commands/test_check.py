@@ -199,3 +199,14 @@ def test_a_pack_that_shows_the_text_on_images_can_be_checked(tmp_path: Path) -> 
     option = 'ocr: {before: "〔", after: "〕"}\ntasks:\n'
     (pack / "pack.yaml").write_text(text.replace("tasks:\n", option, 1), "utf-8")
     assert check(small_config(tmp_path, items=12).model_copy(update={"pack": str(pack)})).requests > 24
+
+
+def test_a_batch_api_is_named_and_priced(planted: tuple[Path, dict[str, str]]) -> None:
+    folder, _ = planted
+    pool = {"manifest": str(folder / "manifest.json"), "images": str(folder / "images")}
+    teacher = {"engine": "server", "model": "m", "base_urls": ["http://127.0.0.1:1/v1"], "batch": True}
+    prices = {"prompt": 1.0, "output": 1.0}
+    output = run_check(write_config(folder, unlabelled=pool, teacher={**teacher, "prices": prices})).stdout
+    assert "questions to m go to a batch API: a run ends with exit code 5" in output
+    assert "at half of `prices`: pseudo-labels" in output
+    assert "`prices`" not in run_check(write_config(folder, unlabelled=pool, teacher=teacher)).stdout

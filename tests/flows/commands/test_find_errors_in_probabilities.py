@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from flows.commands.main import app, main
 from flows.service.server import read_prefect_environment
-from tasks.correction.decide import correct
+from tasks.correction.decide import Adjudicator, correct
 from tasks.correction.judgements import read_probabilities, read_teacher
 from tasks.correction.settings import CorrectionSettings
 from tasks.records import content_digest
@@ -362,9 +362,8 @@ def test_the_teacher_is_used_on_the_suspicious_items_only(files: Files, tmp_path
     result = find_errors(*options(files, tmp_path / "out"))
     judgements = read_probabilities(files.probabilities)
     teacher_table = read_teacher(files.teacher, judgements)
-    asked = correct(
-        judgements, CorrectionSettings(review_budget=0), lambda items: teacher_table[items], answer_nothing
-    ).teacher_asked
+    teacher = Adjudicator(lambda items: teacher_table[items])
+    asked = correct(judgements, CorrectionSettings(review_budget=0), [teacher], answer_nothing).asked[0]
     assert result.summary["teacher_calls"] == len(asked) == 100
     suspicious = {judgements.ids[i] for i in asked.tolist()}
     right = read_rows(files.teacher)

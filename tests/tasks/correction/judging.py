@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.correction.decide import AskTeacher, LookUp
+from tasks.correction.decide import Adjudicator, LookUp
 from tasks.correction.judgements import Floats, Ints, Judgements
 from tasks.correction.suspicion import Suspicion, measure_suspicion, temper
 from tests.benchmarks.correction.noisy_sets import NoisySet, Setting, item_id, make
@@ -24,7 +24,7 @@ def make_judgements(
 
 
 def measure_evidence(judgements: Judgements, teacher: Floats | None = None) -> Suspicion:
-    return measure_suspicion(judgements, temper(judgements), teacher)
+    return measure_suspicion(judgements, temper(judgements), [] if teacher is None else [teacher])
 
 
 def make_noisy_set(noise: str = "symmetric", rate: float = 0.2, *, seed: int = 0, **fields: object) -> NoisySet:
@@ -56,7 +56,7 @@ def answer_nothing(items: Ints) -> dict[int, int]:
     return {}
 
 
-def make_teacher(probabilities: NDArray[np.floating]) -> AskTeacher:
-    """Return a teacher with these probabilities [N, C], which finds a label for every item."""
+def make_teacher(probabilities: NDArray[np.floating]) -> list[Adjudicator]:
+    """Return one teacher with these probabilities [N, C], which finds a label for every item."""
     table = np.column_stack([probabilities, np.zeros(len(probabilities))]).astype(np.float32)
-    return lambda items: table[items]
+    return [Adjudicator(lambda items: table[items])]

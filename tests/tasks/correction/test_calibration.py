@@ -145,7 +145,7 @@ def test_the_teacher_is_believed_as_far_as_verdicts_bear_it_out() -> None:
     judgements = make_judgements([0] * 200, np.full((200, 2), 0.5))
     says_b = rng.random(200) < 0.5
     table = np.where(says_b[:, None], [0.1, 0.9], [0.9, 0.1]).astype(np.float32)
-    evidence = measure_suspicion(judgements, temper(judgements), table)
+    evidence = measure_suspicion(judgements, temper(judgements), [table])
     apart: list[float] = []
     for truth in (says_b, rng.random(200) < 0.5):
         verdicts = {i: int(truth[i]) for i in range(100)}

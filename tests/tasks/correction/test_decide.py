@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tasks.correction.decide import AskTeacher, Decisions, correct
+from tasks.correction.decide import Adjudicator, Decisions, correct
 from tasks.correction.judgements import Floats, Ints, Judgements
 from tasks.correction.settings import CorrectionSettings
 from tasks.records import Action
@@ -92,7 +92,7 @@ def test_without_reviews_no_label_changes(
     judgements, teacher, truth = case
     person = Person(truth)
     settings = CorrectionSettings(review_budget=0, gate_level=level, teacher_share=1)
-    found = correct(judgements, settings, Teacher(teacher) if with_teacher else None, person)
+    found = correct(judgements, settings, [Adjudicator(Teacher(teacher))] if with_teacher else [], person)
     check_consistency(found)
     assert (found.label == judgements.given).all()
     assert set(found.action) <= {KEEP, REVIEW} and not found.gate.open
@@ -107,13 +107,13 @@ def test_decisions_are_consistent_and_within_the_budget(
     judgements, table, truth = case
     person, teacher, count = Person(truth), Teacher(table), len(case[0].ids)
     settings = CorrectionSettings(review_budget=reviews, audit=audit, teacher_share=0.3, target_precision=target)
-    found = correct(judgements, settings, teacher if with_teacher else None, person)
+    found = correct(judgements, settings, [Adjudicator(teacher)] if with_teacher else [], person)
     check_consistency(found)
     asked = [item for items in person.asked for item in items]
     assert asked == found.person_asked.tolist() and len(set(asked)) == len(asked) == min(reviews, count)
     assert found.audited == min(reviews, audit, count) == len(person.asked[0])
     assert set(found.verdicts) == set(asked)
-    assert teacher.asked == found.teacher_asked.tolist() and len(teacher.asked) <= 0.3 * count
+    assert teacher.asked == [i for items in found.asked for i in items] and len(teacher.asked) <= 0.3 * count
 
 
 # --- the person ----------------------------------------------------------------------------------------------
@@ -122,9 +122,7 @@ def test_decisions_are_consistent_and_within_the_budget(
 @pytest.mark.parametrize("verdict", [0, 1, 2, -1])
 def test_a_persons_verdict_stands_whatever_the_models_say(verdict: int) -> None:
     judgements = make_judgements([0, 0, 0], [[0.01, 0.98, 0.01], [0.98, 0.01, 0.01], [0.3, 0.3, 0.4]])
-    found = correct(
-        judgements, CorrectionSettings(review_budget=3), None, answer_from(dict.fromkeys(range(3), verdict))
-    )
+    found = correct(judgements, CorrectionSettings(review_budget=3), (), answer_from(dict.fromkeys(range(3), verdict)))
     check_consistency(found)
     assert found.label.tolist() == [verdict] * 3
     assert set(found.action) == {{0: KEEP, -1: DROP}.get(verdict, RELABEL)}
@@ -153,7 +151,7 @@ def test_earlier_verdicts_stand_and_are_not_asked_for_again_beyond_the_audit() -
     truth[sure] = -1
     known = dict.fromkeys(sure.tolist(), -1)
     person = Person(truth)
-    found = correct(judgements, CorrectionSettings(review_budget=70, audit=20), None, person, known)
+    found = correct(judgements, CorrectionSettings(review_budget=70, audit=20), (), person, known)
     check_consistency(found)
     assert {found.action[i] for i in known} == {DROP}
     # the budget is a total: earlier verdicts count
@@ -161,7 +159,7 @@ def test_earlier_verdicts_stand_and_are_not_asked_for_again_beyond_the_audit() -
         person.asked[1]
     ) & set(known)
     assert set(found.verdicts) == set(known) | set(found.person_asked.tolist())
-    alone = correct(judgements, CorrectionSettings(review_budget=0), None, answer_nothing, known)
+    alone = correct(judgements, CorrectionSettings(review_budget=0), (), answer_nothing, known)
     check_consistency(alone)
     assert set(alone.verdicts) == set(known) and {alone.action[i] for i in known} == {DROP}
 
@@ -194,7 +192,7 @@ def contradicted() -> Judgements:
 
 def test_where_the_audit_finds_candidates_wrong_nothing_changes_unreviewed() -> None:
     found = correct(
-        contradicted(), CorrectionSettings(review_budget=50), None, answer_from(np.zeros(200, dtype=np.int64))
+        contradicted(), CorrectionSettings(review_budget=50), (), answer_from(np.zeros(200, dtype=np.int64))
     )
     check_consistency(found)
     assert not found.gate.open and (found.label == 0).all() and set(found.action) <= {KEEP, REVIEW}
@@ -203,7 +201,7 @@ def test_where_the_audit_finds_candidates_wrong_nothing_changes_unreviewed() -> 
 
 def test_where_the_audit_finds_candidates_right_they_are_applied_to_the_others() -> None:
     truth = np.repeat([1, 0], 100)
-    found = correct(contradicted(), CorrectionSettings(review_budget=50), None, answer_from(truth))
+    found = correct(contradicted(), CorrectionSettings(review_budget=50), (), answer_from(truth))
     check_consistency(found)
     assert found.gate.open and (found.label == truth).all()
     assert (found.flagged == (truth == 1)).all()
@@ -212,7 +210,7 @@ def test_where_the_audit_finds_candidates_right_they_are_applied_to_the_others()
 
 def test_where_the_audit_finds_both_wrong_the_others_wait_for_a_person() -> None:
     truth = np.repeat([-1, 0], 100)
-    found = correct(contradicted(), CorrectionSettings(review_budget=50), None, answer_from(truth))
+    found = correct(contradicted(), CorrectionSettings(review_budget=50), (), answer_from(truth))
     check_consistency(found)
     waiting = [i for i, action in enumerate(found.action) if action is REVIEW]
     assert not found.gate.open and len(waiting) > 50 and max(waiting) < 100
@@ -221,7 +219,7 @@ def test_where_the_audit_finds_both_wrong_the_others_wait_for_a_person() -> None
 
 def test_a_gate_level_of_one_never_opens() -> None:
     found = correct(
-        contradicted(), CorrectionSettings(review_budget=50, gate_level=1), None, answer_from(np.repeat([1, 0], 100))
+        contradicted(), CorrectionSettings(review_budget=50, gate_level=1), (), answer_from(np.repeat([1, 0], 100))
     )
     assert not found.gate.open
     assert {i for i, label in enumerate(found.label.tolist()) if label} <= set(found.verdicts)
@@ -240,8 +238,8 @@ def table_of(made: NoisySet) -> Floats:
     return np.column_stack([made.teacher.probabilities, np.zeros(600)]).astype(np.float32)
 
 
-def teacher_of(made: NoisySet) -> AskTeacher | None:
-    return make_teacher(made.teacher.probabilities) if made.teacher else None
+def teacher_of(made: NoisySet) -> list[Adjudicator]:
+    return make_teacher(made.teacher.probabilities) if made.teacher else []
 
 
 def are_equal(one: Decisions, other: Decisions) -> bool:
@@ -256,8 +254,8 @@ def are_equal(one: Decisions, other: Decisions) -> bool:
 def test_the_teacher_is_asked_about_the_most_suspicious_only_and_nothing_else_of_it_is_used(taught: NoisySet) -> None:
     judgements, table = judge_noisy_set(taught), table_of(taught)
     settings = CorrectionSettings(teacher_share=0.15)
-    found = correct(judgements, settings, Teacher(table), answer_from(taught.truth))
-    asked = found.teacher_asked
+    found = correct(judgements, settings, [Adjudicator(Teacher(table))], answer_from(taught.truth))
+    (asked,) = found.asked
     assert len(asked) == 90
     margin = found.evidence.margin
     assert margin[asked].min() > np.quantile(margin, 0.8)
@@ -265,9 +263,10 @@ def test_the_teacher_is_asked_about_the_most_suspicious_only_and_nothing_else_of
     for poison in (0, 10):
         poisoned = table.copy()
         poisoned[others] = np.eye(11)[poison]
-        assert are_equal(correct(judgements, settings, Teacher(poisoned), answer_from(taught.truth)), found)
+        other = [Adjudicator(Teacher(poisoned))]
+        assert are_equal(correct(judgements, settings, other, answer_from(taught.truth)), found)
     table[asked] = np.eye(11)[0]
-    assert not are_equal(correct(judgements, settings, Teacher(table), answer_from(taught.truth)), found)
+    assert not are_equal(correct(judgements, settings, [Adjudicator(Teacher(table))], answer_from(taught.truth)), found)
 
 
 def test_a_good_teacher_helps() -> None:
@@ -279,7 +278,7 @@ def test_a_good_teacher_helps() -> None:
         judgements, settings = judge_noisy_set(made), CorrectionSettings(review_budget=30)
         found = [
             correct(judgements, settings, teacher, answer_from(made.truth), seed=seed)
-            for teacher in (None, teacher_of(made))
+            for teacher in ([], teacher_of(made))
         ]
         right = [float((each.label == made.truth).mean()) for each in found]
         more.append(right[1] - right[0])
@@ -288,9 +287,9 @@ def test_a_good_teacher_helps() -> None:
 
 def test_a_teacher_that_can_say_nothing_is_as_good_as_none(taught: NoisySet) -> None:
     silent = Teacher(np.full((600, 11), np.nan, dtype=np.float32))
-    with_it = correct(judge_noisy_set(taught), CorrectionSettings(), silent, answer_from(taught.truth))
+    with_it = correct(judge_noisy_set(taught), CorrectionSettings(), [Adjudicator(silent)], answer_from(taught.truth))
     assert len(silent.asked) == 150  # a quarter of 600
-    assert are_equal(with_it, correct(judge_noisy_set(taught), CorrectionSettings(), None, answer_from(taught.truth)))
+    assert are_equal(with_it, correct(judge_noisy_set(taught), CorrectionSettings(), (), answer_from(taught.truth)))
 
 
 def test_where_the_teacher_finds_no_label_right_the_item_waits_for_a_person() -> None:
@@ -299,14 +298,17 @@ def test_where_the_teacher_finds_no_label_right_the_item_waits_for_a_person() ->
     table[:15] = [0.2, 0.1, 0.1, 0.6]
     # All of the first hundred are asked.
     settings = CorrectionSettings(review_budget=50, audit=50, teacher_share=0.5)
-    found = correct(contradicted(), settings, Teacher(table), answer_from(truth))
+    found = correct(contradicted(), settings, [Adjudicator(Teacher(table))], answer_from(truth))
     check_consistency(found)
-    assert set(range(15)) <= set(found.teacher_asked.tolist()) and found.gate.open
+    assert set(range(15)) <= set(found.asked[0].tolist()) and found.gate.open
     unreviewed = [i for i in range(100) if i not in found.verdicts]
     assert {found.action[i] for i in unreviewed if i < 15} == {REVIEW}
     assert {found.action[i] for i in unreviewed if i >= 15} == {RELABEL}
     cold = correct(
-        contradicted(), CorrectionSettings(review_budget=0, teacher_share=0.5), Teacher(table), answer_nothing
+        contradicted(),
+        CorrectionSettings(review_budget=0, teacher_share=0.5),
+        [Adjudicator(Teacher(table))],
+        answer_nothing,
     )
     assert all(cold.action[i] is REVIEW for i in range(15)) and (cold.label == 0).all()
 
@@ -315,9 +317,23 @@ def test_a_teacher_is_not_asked_about_labels_that_nobody_doubts() -> None:
     rows = np.tile([0.98, 0.01, 0.01], (100, 1))
     teacher = Teacher(np.full((100, 4), 0.25, dtype=np.float32))
     found = correct(
-        make_judgements([0] * 100, rows), CorrectionSettings(review_budget=0, teacher_share=1), teacher, answer_nothing
+        make_judgements([0] * 100, rows),
+        CorrectionSettings(review_budget=0, teacher_share=1),
+        [Adjudicator(teacher)],
+        answer_nothing,
     )
     assert teacher.asked == [] and found.action == (KEEP,) * 100
+
+
+def test_a_further_teacher_is_asked_about_what_the_first_leaves_uncertain_most_uncertain_first() -> None:
+    table = np.tile(np.array([0.02, 0.96, 0.02, 0], dtype=np.float32), (200, 1))
+    table[:40] = [0.45, 0.35, 0.2, 0]  # the first teacher is undecided
+    settings = CorrectionSettings(review_budget=0, teacher_share=0.5)
+    for share, expected in ((1.0, 40), (0.1, 20)):
+        first, second = Teacher(table), Teacher(table)
+        found = correct(contradicted(), settings, [Adjudicator(first), Adjudicator(second, share)], answer_nothing)
+        assert len(first.asked) == 100 and len(second.asked) == expected and set(second.asked) <= set(range(40))
+        assert found.teacher_calls == 100 + expected
 
 
 # --- flags and estimates -------------------------------------------------------------------------------------
@@ -326,7 +342,7 @@ def test_a_teacher_is_not_asked_about_labels_that_nobody_doubts() -> None:
 @pytest.mark.parametrize("reviews", [0, 10])
 def test_without_enough_verdicts_a_margin_flags(reviews: int) -> None:
     made = make_noisy_set()
-    found = correct(judge_noisy_set(made), CorrectionSettings(review_budget=reviews), None, answer_from(made.truth))
+    found = correct(judge_noisy_set(made), CorrectionSettings(review_budget=reviews), (), answer_from(made.truth))
     unseen = np.setdiff1d(np.arange(600), list(found.verdicts))
     students, given = found.judgements.students, found.judgements.given
     own = students[np.arange(600), given]
@@ -343,7 +359,7 @@ def test_how_sure_the_students_are_of_themselves_hardly_matters(noise: str, powe
     # So few reviews that the prior, which is on the tempered scale, still has a say; and the gate is open.
     settings = CorrectionSettings(review_budget=20, gate_level=0)
     plain, bent = (
-        correct(j, settings, None, answer_from(made.truth)) for j in (judgements, change_confidence(judgements, power))
+        correct(j, settings, (), answer_from(made.truth)) for j in (judgements, change_confidence(judgements, power))
     )
     assert plain.flagged.sum() > 100
     assert (plain.flagged == bent.flagged).mean() > 0.98 and (plain.label == bent.label).mean() > 0.97
@@ -355,7 +371,7 @@ def test_flags_are_about_as_precise_as_asked(target: float) -> None:
     for seed in range(4):
         made = make_noisy_set("human-like", 0.2, seed=seed, students=(Student(blur=1.2),), items=1000)
         found = correct(
-            judge_noisy_set(made), CorrectionSettings(target_precision=target), None, answer_from(made.truth), seed=seed
+            judge_noisy_set(made), CorrectionSettings(target_precision=target), (), answer_from(made.truth), seed=seed
         )
         unseen = np.setdiff1d(np.flatnonzero(found.flagged), list(found.verdicts))
         assert len(unseen) > 30
@@ -365,7 +381,7 @@ def test_flags_are_about_as_precise_as_asked(target: float) -> None:
 
 def test_estimates_lie_in_their_intervals_near_the_truth() -> None:
     made = make_noisy_set("human-like", 0.2, items=1000)
-    found = correct(judge_noisy_set(made), CorrectionSettings(), None, answer_from(made.truth))
+    found = correct(judge_noisy_set(made), CorrectionSettings(), (), answer_from(made.truth))
     wrong = made.truth != made.given
     caught = float((found.flagged & wrong).sum())
     truth = {"wrong": wrong.mean(), "precision": caught / found.flagged.sum(), "recall": caught / wrong.sum()}
@@ -378,7 +394,7 @@ def test_estimates_lie_in_their_intervals_near_the_truth() -> None:
 def test_the_same_seed_gives_the_same_decisions() -> None:
     made = make_noisy_set("human-like", 0.2)
     first, again, other = (
-        correct(judge_noisy_set(made), CorrectionSettings(), None, answer_from(made.truth), seed=s) for s in (3, 3, 4)
+        correct(judge_noisy_set(made), CorrectionSettings(), (), answer_from(made.truth), seed=s) for s in (3, 3, 4)
     )
     assert are_equal(first, again) and first.estimates == again.estimates
     assert set(other.person_asked.tolist()) != set(first.person_asked.tolist())
@@ -475,7 +491,7 @@ def test_a_larger_audit_contains_the_smaller_one_which_is_a_third_of_the_budget(
     audits: list[set[int]] = []
     for budget in (30, 60, 150, 400):
         person = Person(judgements.given)
-        correct(judgements, CorrectionSettings(review_budget=budget), None, person)
+        correct(judgements, CorrectionSettings(review_budget=budget), (), person)
         audits.append(set(person.asked[0]))
     assert [len(audit) for audit in audits] == [10, 20, 50, 133]
     assert all(small < large for small, large in pairwise(audits))

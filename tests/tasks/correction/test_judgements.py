@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.correction.judgements import (
+    average_answers,
     index_verdicts,
+    join_second_opinions,
     judge_by_predictions,
     list_labels,
     read_probabilities,
@@ -240,3 +242,24 @@ def test_who_was_never_held_out_or_never_answered_for_is_not_judged() -> None:
 
 def test_labels_of_all_tasks_in_order() -> None:
     assert list_labels([sample("x", labels=("b", "a")), sample("y", labels=("c", "a"))]) == ["b", "a", "c"]
+
+
+# --- second opinions --------------------------------------------------------------------------------------
+
+
+def test_second_opinions_are_joined_by_their_mean_with_a_reason_for_the_same_label() -> None:
+    unsure = prediction("i", "a", probabilities={"a": 0.55, "b": 0.45}, reason="像a")
+    sure = prediction("i", "b", probabilities={"a": 0.05, "b": 0.95}, reason="是b")
+    mute = prediction("i", None)
+    joint = join_second_opinions([{"i": unsure}, {"i": sure, "j": sure}, {"i": mute}])
+    assert (joint["i"].label, joint["i"].reason) == ("b", "是b")
+    assert joint["i"].probabilities == pytest.approx({"a": 0.3, "b": 0.7})
+    assert joint["j"] is sure and join_second_opinions([{"i": mute}])["i"] is mute
+    assert join_second_opinions([]) == {}
+
+
+def test_the_mean_of_answers_leaves_out_who_was_not_asked() -> None:
+    one = np.array([[0.8, 0.2], [np.nan, np.nan], [np.nan, np.nan]], dtype=np.float32)
+    other = np.array([[0.4, 0.6], [0.1, 0.9], [np.nan, np.nan]], dtype=np.float32)
+    mean = average_answers([one, other])
+    assert mean[:2] == pytest.approx(np.array([[0.6, 0.4], [0.1, 0.9]])) and np.isnan(mean[2]).all()

@@ -63,9 +63,7 @@ def test_every_sample_has_its_record_with_the_evidence(samples: list[Sample]) ->
 def test_verdicts_show_in_records_of_judged_and_unjudged_items(samples: list[Sample]) -> None:
     verdicts = {"i0": "b", "i1": "neither", "i2": "a", "rare": "neither", "mute": "b"}
     table = judgements()
-    decisions = correct(
-        table, CorrectionSettings(review_budget=0), None, answer_nothing, index_verdicts(table, verdicts)
-    )
+    decisions = correct(table, CorrectionSettings(review_budget=0), (), answer_nothing, index_verdicts(table, verdicts))
     found = {r.sample_id: r for r in records(samples, decisions, verdicts)}
     expected = {
         "i0": (Action.RELABEL, "b"), "i1": (Action.DROP, None), "i2": (Action.KEEP, "a"),
@@ -81,7 +79,7 @@ def test_verdicts_show_in_records_of_judged_and_unjudged_items(samples: list[Sam
 
 def test_the_queue_holds_the_audit_and_what_waits_within_the_budget_by_gain(samples: list[Sample]) -> None:
     decisions = correct(
-        judgements(), CorrectionSettings(review_budget=8, audit=8), None, answer_from(dict.fromkeys(range(COUNT), 0))
+        judgements(), CorrectionSettings(review_budget=8, audit=8), (), answer_from(dict.fromkeys(range(COUNT), 0))
     )
     found = records(samples, decisions)
     queue = choose_cases(samples, found, decisions, 8)
@@ -114,7 +112,7 @@ def test_an_audited_item_is_blind_until_it_is_judged(samples: list[Sample]) -> N
 def test_the_open_gate_does_not_show_what_it_would_do_with_the_rest_of_the_audit(samples: list[Sample]) -> None:
     table = make_judgements([0] * COUNT, np.tile([0.1, 0.8, 0.1], (COUNT, 1)))
     known = dict.fromkeys(range(15), 1)
-    decisions = correct(table, CorrectionSettings(review_budget=20, audit=20), None, answer_nothing, known)
+    decisions = correct(table, CorrectionSettings(review_budget=20, audit=20), (), answer_nothing, known)
     assert decisions.gate.open and decisions.unjudged_audit
     actions = {decisions.action[i] for i in decisions.unjudged_audit}
     assert actions == {Action.REVIEW}
@@ -122,6 +120,6 @@ def test_the_open_gate_does_not_show_what_it_would_do_with_the_rest_of_the_audit
 
 
 def test_judged_items_stay_in_the_queue_for_other_reviewers(samples: list[Sample]) -> None:
-    decisions = correct(judgements(), CorrectionSettings(review_budget=2, audit=0), None, answer_nothing, {20: 0})
+    decisions = correct(judgements(), CorrectionSettings(review_budget=2, audit=0), (), answer_nothing, {20: 0})
     queue = choose_cases(samples, records(samples, decisions), decisions, 2, judged=["i20"])
     assert len(queue) == 2 and queue[-1].sample_id == "i20"

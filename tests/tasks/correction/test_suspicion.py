@@ -67,7 +67,7 @@ def test_the_candidate_is_the_best_label_but_the_given() -> None:
     assert found.candidate.tolist() == [1, 0, 2, 1]
     assert found.margin == pytest.approx([-0.5, 0.5, 0.5, 1])
     assert found.entropy == pytest.approx([0.8018, 0.8018, 0.8979, 0], abs=1e-3)
-    assert found.teacher_log_ratio.tolist() == [0, 0, 0, 0]
+    assert found.teacher_log_ratios.shape == (4, 0)
     assert (found.log_ratio > 0).tolist() == [False, True, True, True]
     assert found.log_ratio.argmax() == 3
 
@@ -119,10 +119,12 @@ def test_the_teacher_counts_where_it_was_asked_and_nowhere_else() -> None:
     alone = measure_suspicion(judgements, tempered)
     # For the given label; for a third one, which becomes the candidate.
     found = measure_suspicion(
-        judgements, tempered, fill_teacher_rows({0: [0.9, 0.05, 0.05], 1: [0.02, 0.08, 0.9]}, 4, 3)
+        judgements, tempered, [fill_teacher_rows({0: [0.9, 0.05, 0.05], 1: [0.02, 0.08, 0.9]}, 4, 3)]
     )
     assert found.candidate.tolist() == [1, 2, 1, 0]
-    assert found.teacher_log_ratio == pytest.approx([np.log(0.051 / 0.901), np.log(0.901 / 0.021), 0, 0], abs=1e-3)
+    assert found.teacher_log_ratios[:, 0] == pytest.approx(
+        [np.log(0.051 / 0.901), np.log(0.901 / 0.021), 0, 0], abs=1e-3
+    )
     assert found.log_ratio[2:] == pytest.approx(alone.log_ratio[2:]) and found.others[2:] == pytest.approx(
         alone.others[2:]
     )
@@ -131,7 +133,7 @@ def test_the_teacher_counts_where_it_was_asked_and_nowhere_else() -> None:
 
 def test_a_label_that_only_the_teacher_thinks_possible_can_be_the_candidate() -> None:
     judgements = make_judgements([0, 0, 1], [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.1, 0.8, 0.1]])
-    found = measure_suspicion(judgements, temper(judgements), fill_teacher_rows({0: [0.0, 0.0, 1.0]}, 3, 3))
+    found = measure_suspicion(judgements, temper(judgements), [fill_teacher_rows({0: [0.0, 0.0, 1.0]}, 3, 3)])
     assert found.candidate.tolist()[:2] == [2, -1]
 
 
@@ -140,7 +142,19 @@ def test_a_teacher_that_was_asked_nothing_changes_nothing() -> None:
     tempered = temper(judgements)
     alone, found = (
         measure_suspicion(judgements, tempered),
-        measure_suspicion(judgements, tempered, fill_teacher_rows({}, 600, 10)),
+        measure_suspicion(judgements, tempered, [fill_teacher_rows({}, 600, 10)]),
     )
-    for name in ("candidate", "log_ratio", "others", "margin", "teacher_log_ratio"):
+    for name in ("candidate", "log_ratio", "others", "margin"):
         assert (getattr(alone, name) == getattr(found, name)).all()
+    assert not found.teacher_log_ratios.any()
+
+
+def test_teachers_stand_side_by_side_and_choose_the_candidate_together() -> None:
+    judgements = make_judgements([0, 0], [[0.4, 0.5, 0.1], [0.4, 0.5, 0.1]])
+    weak = fill_teacher_rows({0: [0.2, 0.7, 0.1], 1: [0.2, 0.7, 0.1]}, 2, 3)
+    strong = fill_teacher_rows({1: [0.01, 0.04, 0.95]}, 2, 3)
+    found = measure_suspicion(judgements, temper(judgements), [weak, strong])
+    assert found.candidate.tolist() == [1, 2]
+    assert found.teacher_log_ratios[0] == pytest.approx([np.log(0.701 / 0.201), 0])
+    assert found.teacher_log_ratios[1] == pytest.approx([np.log(0.101 / 0.201), np.log(0.951 / 0.011)])
+    assert found.others[1] == pytest.approx(np.log(0.526 / 0.371), abs=1e-3)

@@ -54,7 +54,7 @@ def merge_sets(
         pool or [],
         corrections={c.sample_id: c for c in corrections or []},
         pseudo={p.sample_id: decide_pseudo_labelled(p) for p in pseudo or []},
-        reasons=reasons or {},
+        reasons={i: prediction(i, reason=reason) for i, reason in (reasons or {}).items()},
         settings=EmitSettings.model_validate({"waiting": waiting}),
     )
     plan = plan_merge(sources, ImageHashes(), seed=0)
@@ -439,7 +439,7 @@ def test_items_without_a_good_reason_can_be_left_out() -> None:
     sources = Sources(
         labelled=[sample("a"), sample("b"), sample("c"), sample("d")],
         corrections={"c": relabel("c"), "d": correction("d", action=Action.DROP, label=None, reviewed=True)},
-        reasons={"a": "看图便知"},
+        reasons={"a": prediction("a", reason="看图便知")},
         unreasoned={"b", "c", "d"},
     )
     assert settle(sources)[0] == {"a": "taught", "b": "no_good_reason", "c": "taught", "d": "reviewer_said_neither"}

@@ -1,7 +1,7 @@
 import pytest
 
 from tasks.evaluation.results import Results
-from tasks.evaluation.variants import Phase, Variant, plan_phases
+from tasks.evaluation.variants import FROM_FOLDS, Phase, Variant, plan_phases
 from tasks.media import TextPart
 from tasks.records import Action, Correction, Example, Message, Origin, Outcome, Prediction, Sample, Split, Subset
 
@@ -37,7 +37,7 @@ RESULTS = Results(
     emitted=(
         example("a", "x", Origin.GIVEN, "because"),
         example("b", "y", Origin.CORRECTION),
-        example("p", "y", Origin.PSEUDO),
+        example("p", "y", Origin.PSEUDO).model_copy(update={"probabilities": {"x": 0.2, "y": 0.8}}),
         example("q", "x", Origin.PSEUDO, subset=Subset.VALIDATION),
         example("m", "", Origin.MIX),
     ),
@@ -74,8 +74,15 @@ def test_reasons_go_only_where_the_variant_has_them() -> None:
 
 
 def test_the_phases_share_the_steps() -> None:
-    for variant in Variant:
+    for variant in set(Variant) - FROM_FOLDS:
         assert sum(p.share for p in plan_phases(variant, RESULTS, TRUTH)) == pytest.approx(1)
+
+
+def test_only_pseudo_labels_are_taught_as_probabilities() -> None:
+    (phase,) = plan_phases(Variant.SOFT, RESULTS)
+    assert phase.soft == {"p": {"x": 0.2, "y": 0.8}}
+    assert taught(Variant.SOFT) == taught(Variant.ALL)
+    assert not any(phase.soft for variant in set(Variant) - {Variant.SOFT} for phase in plan_phases(variant, RESULTS))
 
 
 def test_what_is_too_near_to_the_evaluation_set_is_taught_in_no_variant() -> None:

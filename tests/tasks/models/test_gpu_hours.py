@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tasks.demo.checkpoint import write_checkpoint
+from tasks.media import ImagePart, VideoPart
 from tasks.models.gpu_hours import (
     CARDS,
     Work,
@@ -15,6 +16,7 @@ from tasks.models.gpu_hours import (
 )
 from tasks.models.model_sizes import ModelSize, find_model_size
 from tasks.records import Sampling
+from tests.recordings import describe_video
 from tests.tasks.making import prompter, sample
 
 CARD = {card.name: card for card in CARDS}
@@ -99,6 +101,18 @@ def test_the_work_of_a_request_counts_its_votes() -> None:
     bare = measure_work(prompter().classify(sample(), Sampling(), with_reason=False), 14)
     assert votes.answer_tokens == 3 * 62 and bare.answer_tokens == 12
     assert (votes + bare).requests == 2
+
+
+def test_the_work_of_a_recording_is_that_of_an_image_per_pair_of_frames() -> None:
+    clip, shot = describe_video(6), describe_video(2).frames[0]
+    asked = [
+        prompter().classify(sample().model_copy(update={"parts": parts}), Sampling())
+        for parts in ((VideoPart(video=clip),), (ImagePart(image=shot),) * 3)
+    ]
+    recording, images = (measure_work(request, 14) for request in asked)
+    assert (recording.images, recording.patches) == (images.images, images.patches) == (3, 3 * 4 * 24)
+    # two tokens frame a recording, and each image
+    assert recording.prompt_tokens == images.prompt_tokens - 4
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5, "1 min"), (300, "5 min"), (5400, "1.5 h"), (7e6, "1,944 h")])

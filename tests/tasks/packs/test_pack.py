@@ -132,7 +132,7 @@ def test_a_pack_of_free_text_has_neither_labels_nor_their_keys() -> None:
         ("free_text: true\n", "free_text: true\n  other:\n    free_text: true\n", "can belong to one task only"),
         ("name: captions\n", "name: captions\nreason_key: r\n", "reason_key: does not apply"),
         ("name: captions\n", "name: captions\nneither: none\n", "neither: does not apply"),
-        ("  image: image_path\n", "", "set the column of `image`, of `instruction`"),
+        ("  image: image_path\n", "", "set the column of `image`, `video` or `instruction`"),
         ("  image: image_path\n", "  instruction: text\n", "id: set its column"),
         ("  image: image_path\n", "  image: caption\n", "the same column is given for two fields"),
         ("  image: image_path\n", "  image: image_path\n  picture: x\n", "columns.picture: unknown key"),

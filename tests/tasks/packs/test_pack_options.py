@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.dataset.export.student_set import make_label_examples
+from tasks.dataset.export.student_set import make_student_examples
 from tasks.errors import PackError
 from tasks.media import TextPart
 from tasks.models.engines.server.chat import Capabilities, build_chat_body, build_probe_body
@@ -55,7 +55,7 @@ def test_the_system_turn_is_trained_as_it_is_asked(tmp_path: Path) -> None:
     trained = asking.training_turns(subject, "申请退款")
     assert [m.role for m in trained] == ["system", "user", "assistant"] and trained[0].content == turn["content"]
     assert make_dataset(asking, [(sample(), "")], 14)[0]["prompt"][0] == turn
-    assert make_label_examples(asking, [subject], None, patch_size=14)[0].messages == trained
+    assert make_student_examples(asking, [(subject, "")], None, patch_size=14)[0].messages == trained
     assert count_fixed_chars(request) == len(request.system + request.prefix + request.suffix)
     without = prompter(plain).classify(subject, GREEDY, with_reason=False)
     assert make_system_turn(without) == [] and without.key != request.key

@@ -28,7 +28,7 @@ def test_confidence_is_the_probability_or_the_share_of_votes() -> None:
 def test_evidence_of_the_teacher() -> None:
     found = collect_evidence(prediction(probabilities={LABEL: 0.7, OTHER: 0.2, "z": 0.1}, votes={LABEL: 2, OTHER: 1}))
     assert (found.probability, found.margin, found.vote_share) == (0.7, pytest.approx(0.5), pytest.approx(2 / 3))
-    assert (found.described, found.students, found.second) == (None, None, None)
+    assert (found.described, found.students, found.teachers) == (None, None, ())
     bare = collect_evidence(prediction(votes={LABEL: 3}))
     assert (bare.probability, bare.margin, bare.vote_share) == (None, None, 1.0)
 
@@ -39,10 +39,10 @@ def test_evidence_of_other_models() -> None:
         prediction(),
         direct=prediction(probabilities=mine),
         students=[prediction(label=OTHER, probabilities=theirs)],
-        second=prediction(label=OTHER),
+        teachers=[prediction(), prediction(label=OTHER), None],
     )
     assert found.described == pytest.approx(log(4)) and found.students == pytest.approx(-log(4))
-    assert found.second == pytest.approx(log(LEAST))  # sure of another label
+    assert found.teachers == (pytest.approx(-log(LEAST)), pytest.approx(log(LEAST)), None)  # sure of another label
 
 
 def test_repeats_are_averaged_before_they_are_compared() -> None:
@@ -53,12 +53,12 @@ def test_repeats_are_averaged_before_they_are_compared() -> None:
 
 
 def test_unknown_evidence_is_neutral() -> None:
-    names = dict(zip(FEATURES, encode_evidence([Evidence()])[0].tolist(), strict=True))
+    names = dict(zip((*FEATURES, "teacher 2", "asked"), encode_evidence([Evidence()])[0].tolist(), strict=True))
     assert {n for n, v in names.items() if v} == {"confidence"} and names["confidence"] == pytest.approx(
         log(LEAST), 0.01
     )
-    low = Evidence(probability=0.4, margin=0.1, vote_share=0.6, described=-1, students=-1, second=-1)
-    high = Evidence(probability=0.9, margin=0.8, vote_share=1.0, described=1, students=1, second=1)
+    low = Evidence(probability=0.4, margin=0.1, vote_share=0.6, described=-1, students=-1, teachers=(-1, -1))
+    high = Evidence(probability=0.9, margin=0.8, vote_share=1.0, described=1, students=1, teachers=(1, 1))
     below, above = encode_evidence([low, high])
     assert np.all(below[:-1] < above[:-1]) and below[-1] == above[-1] == 1
     sure = encode_evidence([Evidence(probability=1.0), Evidence(probability=1 - LEAST)])

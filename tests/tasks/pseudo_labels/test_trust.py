@@ -9,9 +9,9 @@ from tests.tasks.pseudo_labels.drawn_sets import World, draw
 
 def test_stronger_evidence_never_lowers_the_expected_precision() -> None:
     model = fit_trust(draw(World(), 2).targets, 0, 40)
-    least = Evidence(probability=0.5, margin=0.1, vote_share=0.4, described=-2, students=-2, second=-2)
+    least = Evidence(probability=0.5, margin=0.1, vote_share=0.4, described=-2, students=-2, teachers=(-2, -2))
     rungs = [least]
-    steps = {"probability": 0.8, "margin": 0.7, "vote_share": 1.0, "described": 2, "students": 2, "second": 2}
+    steps = {"probability": 0.8, "margin": 0.7, "vote_share": 1.0, "described": 2, "students": 2, "teachers": (-2, 2)}
     for name, value in steps.items():
         rungs.append(rungs[-1].model_copy(update={name: value}))
     expected = model.expect_precision(rungs, ["class-0"] * len(rungs))

@@ -20,7 +20,7 @@ from tasks.items.images import check_image
 from tasks.media import ImagePart, TextPart
 from tasks.records import Sample, Split
 from tasks.report.correction.figures import explain_gate, measure, measure_share, predict_held_out
-from tasks.report.correction.report import render_page, write_report
+from tasks.report.correction.report import describe_overlaps, render_page, write_report
 from tests.tasks.making import draw_numbered_video, sample
 
 NO_RUN: dict[str, Any] = {"title": "Correction", "costs": {}, "excluded": {}, "repeats": 1}
@@ -47,7 +47,7 @@ class Made:
         return {i: int(self.truth[i]) for i in items.tolist()}
 
     def decide(self, reviews: int = 120, **settings: Any) -> Decisions:
-        return correct(self.judgements, CorrectionSettings(review_budget=reviews, **settings), None, self.look_up)
+        return correct(self.judgements, CorrectionSettings(review_budget=reviews, **settings), (), self.look_up)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_text_from_data_stays_text(tmp_path: Path) -> None:
     bad = '<script>alert("x")</script>&amp;{{body}}'
     made = Made(60, 3, names=(bad, "'a'", "查询物流"))
     judgements = replace(made.judgements, ids=tuple(f"<b>{i}" for i in range(60)))
-    decisions = correct(judgements, CorrectionSettings(review_budget=30), None, made.look_up)
+    decisions = correct(judgements, CorrectionSettings(review_budget=30), (), made.look_up)
     plain, text = written(decisions, tmp_path, title=bad, costs={bad: 1.0}, excluded={"<i>1": bad})
     page = Page(text)
     assert not {"script", "b", "i"} & set(page.tags)
@@ -292,3 +292,52 @@ def test_excluded_items_stand_under_their_reason(tmp_path: Path) -> None:
     shown = " ".join(Page(text).texts)
     assert "fewer items than folds (205)" in shown and "malformed (1)" in shown
     assert "e199 … and 5 more" in shown
+
+
+# --- labels that overlap --------------------------------------------------------------------------------------
+
+
+class Vague(Made):
+    """As `Made`, but the labels 0 and 1 are given at random to their items, so that students confuse them too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rng = np.random.default_rng(1)
+        vague = self.truth < 2
+        given = np.where(vague, rng.integers(2, size=len(self.truth)), self.truth)
+        students = self.judgements.students.copy()
+        students[vague, :2] = students[vague, :2].sum(axis=1, keepdims=True) / 2
+        self.judgements = replace(self.judgements, given=given, students=students)
+
+
+def test_overlapping_labels_are_named_with_items_of_both(tmp_path: Path) -> None:
+    decisions = Vague().decide(0)
+    samples = [
+        Sample(id=i, task="t", parts=(TextPart(text=f"说明 {i}"),), labels=("标签0",), split=Split.LABELLED, source="x")
+        for i in decisions.judgements.ids
+    ]
+    figures, page = written(decisions, tmp_path, samples=samples)
+    first, second = figures["overlaps"][:2]
+    assert (first["first"], first["second"], first["named"], second["named"]) == ("标签0", "标签1", True, False)
+    assert first["share"] > 0.35 and second["share"] < 0.1
+    given = dict(zip(decisions.judgements.ids, decisions.judgements.given.tolist(), strict=True))
+    assert [given[i] for i in first["examples_of_first"] + first["examples_of_second"]] == [0, 0, 1, 1]
+    assert all(f"说明 {i}" in page for i in first["examples_of_first"])
+    assert "1 pair of labels is confused" in page
+    assert describe_overlaps(tmp_path).startswith("These labels are taken for each other so often")
+    assert "标签0 / 标签1" in describe_overlaps(tmp_path)
+
+
+def test_clear_labels_are_not_said_to_overlap(decided: Decisions, tmp_path: Path) -> None:
+    figures, page = written(decided, tmp_path)
+    assert not any(pair["named"] for pair in figures["overlaps"])
+    assert "No two labels are confused so often" in page
+    assert describe_overlaps(tmp_path) == "" and describe_overlaps(tmp_path / "missing") == ""
+
+
+def test_examples_of_overlaps_do_not_show_the_unjudged_audit() -> None:
+    made = Vague()
+    decisions = correct(made.judgements, CorrectionSettings(review_budget=120), (), lambda items: {})
+    hidden = {decisions.judgements.ids[i] for i in decisions.unjudged_audit}
+    shown = {i for pair in measure(decisions)["overlaps"] for i in pair["examples_of_first"]}
+    assert hidden and shown and not hidden & shown

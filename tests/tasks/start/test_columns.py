@@ -69,7 +69,7 @@ def test_what_is_missing_is_said() -> None:
         find("kind", text=TEXT, label=KIND)
     with pytest.raises(ManifestError, match="no column has labels; the columns are `text`"):
         find(text=TEXT)
-    with pytest.raises(ManifestError, match="no column has texts or images"):
+    with pytest.raises(ManifestError, match="no column has texts, images or recordings"):
         find(label=KIND)
 
 

@@ -266,9 +266,9 @@ class BatchEngine:
         """Return what was sent and what is awaited, for the terminal and the run's state."""
         facts: list[str] = []
         if sender.questions:
-            price = f", for about {sender.cost:,.2f} at half of `prices`" if self._spec.prices.of_tokens else ""
+            price = f", for about {sender.cost:,.3g} at half of `prices`" if self._spec.prices.of_tokens else ""
             files = f"{sender.files} file{'s' if sender.files > 1 else ''}"
-            facts.append(f"submitted {sender.questions:,} in {files}{price}; answers come within {WINDOW}")
+            facts.append(f"submitted {sender.questions:,} questions in {files}{price}; answers come within {WINDOW}")
         if waiting:
             facts.append(f"{waiting:,} submitted earlier are not answered yet")
         if sender.held_back:

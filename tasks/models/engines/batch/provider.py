@@ -168,6 +168,7 @@ class Provider:
         self, send: Callable[[], dict[str, Any]], find: Callable[[], dict[str, Any] | None] = lambda: None
     ) -> dict[str, Any]:
         """Call `send` until the server has answered; where it may have done its work unseen, call `find` first."""
+        failed = _Failed("no attempt was made")
         for wait in _WAITS:
             try:
                 return send()

@@ -82,7 +82,7 @@ def finish_submitting(book: Book, provider: Provider) -> None:
 
 def _finish(book: Book, provider: Provider, batch: Batch) -> None:
     """Have a batch that was begun accepted by the server, unless it has been already."""
-    if batch.state is State.CREATING and (created := provider.find_batch(batch.name)) is not None:
+    if (created := provider.find_batch(batch.name)) is not None:
         _note_created(book, batch.name, created)
         return
     file_id = batch.file_id

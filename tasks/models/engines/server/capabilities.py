@@ -41,8 +41,7 @@ async def find_capabilities(client: Client, spec: EngineSpec, model: str, tokeni
         _check_model_names(client, spec, model),
     )
     limits = [n for n in (context_length, spec.context_length) if n is not None]
-    most = min(limits) if limits else None
-    return Capabilities(schema, token_logprobs_, several, local_files, context_length=most)
+    return Capabilities(schema, token_logprobs_, several, local_files, context_length=min(limits) if limits else None)
 
 
 def describe_gaps(can: Capabilities, spec: EngineSpec, *, tokenizer: bool, videos: bool) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import pytest
 
 from tasks.dataset.settings import Format
 from tests.benchmarks.readers.items import SHAPES
+from tests.benchmarks.readers.lessons import PAIR_READERS, SOFT_READERS, measure
 from tests.benchmarks.readers.main import READERS, Reader, Set, read_back
 
 COUNT = 2 * len(SHAPES)
@@ -35,3 +36,9 @@ def test_a_set_without_images_can_be_read(reader: Reader, tmp_path: Path) -> Non
     few = 4
     result = read_back(Set(tmp_path / "set", few, shapes=["text only"]), reader, tmp_path)
     assert (result.rows, result.texts, result.trained) == (few, few, few)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", (*PAIR_READERS, *SOFT_READERS), ids=lambda reader: reader.title)
+def test_pairs_and_soft_labels_are_read_back_and_a_student_learns_from_them(reader: Reader, tmp_path: Path) -> None:
+    assert measure([reader], 20, tmp_path)

@@ -1,5 +1,6 @@
 """One look at the batch stub, as a run takes it; a module of its own, so that a forked process starts at once."""
 
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from transformers import AutoProcessor, AutoTokenizer
 from tasks.errors import AnswersPending
 from tasks.models.ask import stream_answers
 from tasks.models.costs import Tally
+from tasks.models.engines.batch import sending
 from tasks.models.engines.batch.engine import BatchEngine
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.models.ledger.ledger import Ledger
 from tasks.records import Generation, Request
+from tests.tasks.models.engines.asking_stub import make_requests
 
 # a server engine loads a tokenizer, for which transformers' lazy imports take five seconds
 PRELOADED = (AutoProcessor, AutoTokenizer)
@@ -32,3 +35,10 @@ def look(folder: Path, url: str, requests: list[Request], **fields: Any) -> tupl
         except AnswersPending as pending:
             return answers, str(pending)
     return answers, ""
+
+
+def run(folder: Path, url: str, count: int, per_file: int) -> None:
+    """Take one look at `count` requests, with at most `per_file` in a file; exit with 5 while some are not answered."""
+    sending.MOST_QUESTIONS = per_file
+    _, pending = look(folder, url, list(make_requests(count)))
+    sys.exit(5 if pending else 0)

@@ -53,6 +53,7 @@ def inputs_of(engine: LocalEngine, asked: Request) -> Any:
         video_metadata=describe_times(asked.videos),
         do_sample_frames=False,
         do_resize=False,
+        cap_pixels_per_frame=False,
         return_tensors="pt",
     )
     made.pop("video_metadata", None)

@@ -30,7 +30,7 @@ from tests.stub_server import running
 from tests.tasks.making import prompter, sample
 from tests.tasks.models.engines.small_provider import completion
 
-BOUNDS = {"min_pixels": 64 * 64, "max_pixels": 320 * 320}
+BOUNDS: dict[str, Any] = {"min_pixels": 64 * 64, "max_pixels": 320 * 320}
 
 
 @pytest.fixture(scope="module")

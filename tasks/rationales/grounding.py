@@ -1,0 +1,105 @@
+"""Judge whether the boxes of a reason hold what it says, by the words that were read on the item's images.
+
+A reason says of an image what it quotes, unless the quotation is from the dialogue or is a label; and if it quotes
+nothing, numbers of three digits or more, such as prices. If it says none of these, its boxes cannot be judged. Else one
+box at least must hold something of what it says, and so must every box that holds any text: icons have none.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from difflib import SequenceMatcher
+
+from tasks.items.ocr import TextLine
+from tasks.media import Box, ImageRef
+from tasks.records import Sample
+
+FindLines = Callable[[Sequence[ImageRef]], Sequence[Sequence[TextLine]]]
+"""Returns the lines of text that were read on each image."""
+
+_SHARE = 0.75
+"""A quotation is found if this share of its characters is, in order: text recognition gets one in ten screenshot's
+characters wrong at worst, and a quotation of four may lose one."""
+_PIECE = 3
+"""A box may hold a part of a quotation only, of at least so many characters."""
+_QUOTED = re.compile(
+    r"「([^」]+)」|『([^』]+)』|“([^”]+)”|‘([^’]+)’|《([^》]+)》|\"([^\"]+)\"|(?<![A-Za-z])'([^']+)'(?![A-Za-z])"
+)
+_ELLIPSIS = re.compile(r"…+|⋯+|\.{3,}")
+_NUMBER = re.compile(r"\d(?:[,.:/-]?\d){2,}")
+_NARROW = 2
+"""A line that is higher than this many times its width is vertical: it is not cut where a box ends."""
+
+
+def boxes_hold_words(reason: str, boxes: Sequence[Box], sample: Sample, find_lines: FindLines) -> bool:
+    """Return whether the boxes hold something of what `reason` says of the images; True if nothing can be said."""
+    wanted = _list_said(reason, sample)
+    if not boxes or not wanted:
+        return True
+    lines = find_lines(sample.images)
+    held = False
+    for box in boxes:
+        inside = [_squeeze(piece) for line in lines[box.image] for piece in _cut_line(line, box)]
+        inside = [piece for piece in inside if piece]
+        ref = [_squeeze(box.ref)] if len(_squeeze(box.ref)) >= _PIECE - 1 else []
+        if any(_is_inside(said, inside) for said in (*wanted, *ref)):
+            held = True
+        elif inside:
+            return False
+    return held
+
+
+def _list_said(reason: str, sample: Sample) -> list[str]:
+    """Return what a reason quotes of the images, or the long numbers in it, without spaces and punctuation."""
+    dialogue = _squeeze("".join(part.text for part in sample.parts if part.type == "text"))
+    known = {_squeeze(label) for label in sample.labels}
+    quotes = ["".join(groups) for groups in _QUOTED.findall(reason)]
+    found = quotes or _NUMBER.findall(reason)
+    pieces = (_squeeze(piece) for quote in found for piece in _ELLIPSIS.split(quote))
+    return [piece for piece in pieces if piece and piece not in known and piece not in dialogue]
+
+
+def _cut_line(line: TextLine, box: Box) -> Iterator[str]:
+    """Yield the characters of a line that are in a box, if the box covers half of the line's height or lies in it."""
+    left, top, right, bottom = line.corners
+    shared = min(bottom, box.corners[3]) - max(top, box.corners[1])
+    if right <= left or bottom <= top or shared < 0.5 * min(bottom - top, box.corners[3] - box.corners[1]):
+        return
+    if bottom - top > _NARROW * (right - left):
+        if box.corners[0] < (left + right) / 2 < box.corners[2]:
+            yield line.text
+        return
+    widths = [2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line.text]
+    unit = (right - left) / max(1, sum(widths))
+    slack = unit  # half a wide character: letters differ in width
+    place = float(left)
+    kept: list[str] = []
+    for character, width in zip(line.text, widths, strict=True):
+        middle = place + width * unit / 2
+        if box.corners[0] - slack <= middle <= box.corners[2] + slack:
+            kept.append(character)
+        place += width * unit
+    yield "".join(kept)
+
+
+def _is_inside(said: str, pieces: Sequence[str]) -> bool:
+    if any(len(piece) >= min(_PIECE, len(said)) and piece in said for piece in pieces):
+        return True
+    text = "".join(pieces)
+    return said in text or _find_share(said, text) >= _SHARE
+
+
+def _find_share(said: str, text: str) -> float:
+    """Return the largest share of the characters of `said` that a stretch of `text` of its length has, in order."""
+    matcher = SequenceMatcher(None, autojunk=False)
+    matcher.set_seq2(said)
+    best = 0
+    for start in range(max(1, len(text) - len(said) + 1)):
+        matcher.set_seq1(text[start : start + len(said)])
+        best = max(best, sum(block.size for block in matcher.get_matching_blocks()))
+    return best / len(said)
+
+
+def _squeeze(text: str) -> str:
+    """Return the letters and digits of a text, in NFKC and lower case."""
+    return "".join(c for c in unicodedata.normalize("NFKC", text).lower() if c.isalnum())
