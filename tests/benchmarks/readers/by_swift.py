@@ -28,6 +28,10 @@ def main(export: Path, scratch: Path, out: Path) -> None:
     arguments = [str(own)]
     parse_yaml_args(arguments)
     pipeline = SwiftSft(arguments)
+    for kind in ("image", "video"):
+        # it knows their numbers in Qwen's own vocabulary by heart, and would not expand those of a small tokenizer
+        number = pipeline.template.tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>")
+        setattr(pipeline.template, f"{kind}_token_id", number)
     train, validation = pipeline._prepare_dataset()
     rows = []
     for row in [*train.dataset, *(validation.dataset if validation else [])]:
