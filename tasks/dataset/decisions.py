@@ -113,10 +113,11 @@ def decide_pool(pseudo: Decision | None, verdict: str | None) -> Decision:
 
     The label is the reviewer's verdict if there is one, otherwise the pseudo-label. An item with neither is left out.
     """
-    if verdict is not None:
-        confirmed = pseudo is not None and pseudo.label == verdict
-        return _decide_by_verdict(verdict, pseudo.reason, pseudo.boxes) if confirmed else _decide_by_verdict(verdict)
-    return pseudo or UNTRUSTED
+    if verdict is None:
+        return pseudo or UNTRUSTED
+    if pseudo is None or pseudo.label != verdict:
+        return _decide_by_verdict(verdict)
+    return _decide_by_verdict(verdict, pseudo.reason, pseudo.boxes)
 
 
 UNTRUSTED = Decision(None, Origin.PSEUDO, "see the pseudo_labels stage", refused=LeftOutReason.UNTRUSTED)

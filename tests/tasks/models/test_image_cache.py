@@ -10,8 +10,12 @@ from qwen_vl_utils import fetch_image, smart_resize
 
 from tasks.errors import EngineError
 from tasks.media import ImageRef
-from tasks.models.image_cache import ImageCache, TooThin, compute_sides, fill_cache, open_images
+from tasks.models.image_cache import ImageCache, TooThin, compute_sides, fill_cache, list_sides, open_images
 from tasks.models.unanswered import BadMedia
+from tasks.packs.pack import load_pack
+from tasks.prompts.prompter import Prompter
+from tasks.records import Sampling
+from tests.tasks.making import sample
 
 BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 200 * 784, "patch_size": 14}
 
@@ -208,3 +212,16 @@ def test_fill_cache_writes_missing_images_and_counts_failures(cache: ImageCache,
     assert fill_cache(cache, [good, torn, good], **BOUNDS) == 1
     (made,) = [file for file in cache.folder.rglob("*") if file.is_file()]
     assert made == cache.file(good, **BOUNDS)
+
+
+def test_sides_are_those_of_a_shortened_prompt() -> None:
+    wide = ImageRef(path="/wide.png", sha256="w", width=560, height=280)
+    tall = ImageRef(path="/tall.png", sha256="t", width=280, height=560)
+    asking = Prompter(load_pack("demo").model_copy(update={"boxes": True}), "m", max_pixels=9**6, min_pixels=3136)
+    item = sample("s", wide, tall)
+    turns = tuple(part.model_copy(update={"turn": number}) for number, part in enumerate(item.parts, 1))
+    request = asking.classify(item.model_copy(update={"parts": turns}), Sampling())
+    assert list_sides(request, request, 14) == ((560, 280), (280, 560))
+    shorter = request.model_copy(update={"parts": turns[1:], "max_pixels": 112 * 224})
+    assert list_sides(request, shorter, 14) == (None, (112, 224))
+    assert list_sides(request.model_copy(update={"boxes": None}), shorter, 14) == ()

@@ -82,7 +82,9 @@ def build_chat_body(
     if isinstance(constraint, LabelAnswer):
         fields["max_tokens"] += ANSWER_TOKENS
         if can.schema:
-            schema = {"name": "answer", "strict": True, "schema": build_answer_schema(constraint, sampling.max_tokens)}
+            # with a maximum, vLLM's grammar allows no backslash, which boxes that are JSON in JSON need
+            longest = None if request.boxes else sampling.max_tokens
+            schema = {"name": "answer", "strict": True, "schema": build_answer_schema(constraint, longest)}
             fields["response_format"] = {"type": "json_schema", "json_schema": schema}
     return _insert_media({"model": model, **_build_question(request, can), **fields}, media)
 
@@ -109,11 +111,11 @@ def build_probe_fields(tokens: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def build_answer_schema(constraint: LabelAnswer, longest: int) -> dict[str, Any]:
-    """Return the JSON schema of the answer. The reason comes first and has at most `longest` characters."""
+def build_answer_schema(constraint: LabelAnswer, longest: int | None) -> dict[str, Any]:
+    """Return the JSON schema of the answer. The reason comes first and has at most `longest` characters, if given."""
     properties: dict[str, Any] = {}
     if constraint.reason_key is not None:
-        properties[constraint.reason_key] = {"type": "string", "maxLength": longest}
+        properties[constraint.reason_key] = {"type": "string"} | ({"maxLength": longest} if longest else {})
     properties[constraint.label_key] = {"type": "string", "enum": list(constraint.labels)}
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 

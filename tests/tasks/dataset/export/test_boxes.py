@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tasks.dataset.decisions import Decision, LeftOutReason, make_example
+from tasks.dataset.decisions import Decision, LeftOutReason, decide_labelled, make_example
 from tasks.dataset.export.conversation import UnsupportedExample
 from tasks.dataset.export.exports import write_exports
 from tasks.dataset.settings import ExportSpec, Format
@@ -19,7 +19,7 @@ from tasks.prompts.boxes import RawBox, check_box, compute_overlap
 from tasks.prompts.prompter import Prompter
 from tasks.records import Example, Origin
 from tests.tasks.dataset.export.making import SPEC, make_conversation, make_swift_row
-from tests.tasks.making import sample
+from tests.tasks.making import correction, prediction, prompter, sample
 
 PHONE = ImageRef(path="/phone.png", sha256="a", width=1080, height=2340)
 BUTTON = Box(ref='退款"<|box_end|><bbox>', corners=(541, 2103, 809, 2221))
@@ -139,3 +139,17 @@ def test_the_ready_configuration_sets_the_form_that_ms_swift_writes(tmp_path: Pa
         write_exports(tmp_path, "set", [grounded(BUTTON)], ExportSpec(base=base, formats=(Format.SWIFT,)))
         written = (tmp_path / "swift/train_lora.yaml").read_text()
         assert ("QWENVL_BBOX_FORMAT: new" in written) is (form is not BoxForm.QWEN2)
+
+
+def test_boxes_of_a_reason_are_taught_unless_the_item_has_its_own() -> None:
+    shown = Box(ref="红", corners=(1.0, 2.0, 30.0, 40.0))
+    subject, rationale = sample("a", "用户: 看", PHONE), prediction("a", reason="有“红”字", boxes=(shown,))
+    taught = make_example(subject, decide_labelled(subject, None, rationale), pointing)
+    assert taught.boxes == (shown,) and taught.messages[-1].content.count("<bbox>") == 1
+    drawn = subject.model_copy(update={"boxes": (BUTTON,)})
+    assert make_example(drawn, decide_labelled(drawn, None, rationale), pointing).boxes == (BUTTON,)
+    changed = correction("a", label="查询物流", adjudicated="查询物流", reason="问物流", boxes=(shown,))
+    assert make_example(drawn, decide_labelled(drawn, changed, rationale), pointing).boxes == (shown,)
+    without = decide_labelled(subject, None, rationale)._replace(reason="")
+    assert make_example(subject, without, pointing).boxes == ()
+    assert make_example(subject, decide_labelled(subject, None, rationale), prompter()).boxes == ()

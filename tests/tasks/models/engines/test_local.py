@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.media import ImageRef
+from tasks.media import BoxForm, ImageRef
 from tasks.models.engines.engine import Usage, Workplace
 from tasks.models.engines.identity import identify_model
 from tasks.models.engines.local.engine import LocalEngine
 from tasks.models.engines.local.scoring import score_answers, split_answers
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.image_cache import ImageCache
+from tasks.models.image_cache import ImageCache, compute_sides
 from tasks.prompts.parsing import parse
 from tasks.records import Generation, Outcome
 from tests.tasks.models.engines.local_requests import (
@@ -147,6 +147,16 @@ def test_draws_repeat_whatever_the_batch_and_change_with_the_seed(engine: LocalE
     assert texts[requests[2].key] == answers(engine, [requests[2]])[requests[2].key].texts
     reseed = varied(images, "text", n=2, temperature=1.0, seed=4)
     assert texts != {key: g.texts for key, g in answers(engine, reseed).items()}
+
+
+def test_an_answer_with_boxes_says_at_which_size_the_images_were_seen(engine: LocalEngine, images: list[ImageRef]):
+    plain = varied(images, "label")[0]
+    with_images = next(r for r in varied(images, "label") if r.images)
+    pointing = with_images.model_copy(update={"key": "pointing", "boxes": BoxForm.QWEN2_5})
+    found = answers(engine, [plain, pointing])
+    bounds = {"min_pixels": pointing.min_pixels, "max_pixels": pointing.max_pixels, "patch_size": 14}
+    assert found["pointing"].sides == tuple(compute_sides(image, **bounds) for image in pointing.images)
+    assert found[plain.key].sides == ()
 
 
 def test_kinds_mix_in_one_batch(engine: LocalEngine, images: list[ImageRef]):
