@@ -195,9 +195,8 @@ def test_every_deployed_flow_is_watched() -> None:
 
 def test_every_final_state_ends_the_wait_for_heartbeats() -> None:
     (marker,) = (one for one in DECLARED["automations"] if one["name"] == "labelstill: heartbeats")
-    names = {"".join(word.capitalize() for word in outcome.split()) for outcome in RelabelOutcome} | {
-        BudgetSpent.__name__
-    }
+    names = {"".join(word.capitalize() for word in outcome.split()) for outcome in RelabelOutcome}
+    names |= {BudgetSpent.__name__, "Submitted"}
     assert {f"prefect.flow-run.{name}" for name in names} <= set(marker["trigger"]["expect"])
 
 
