@@ -76,8 +76,9 @@ def average_opinions(opinions: Sequence[NDArray[np.floating]]) -> tuple[NDArray[
 def collect_opinions(decisions: Decisions) -> list[NDArray[np.floating]]:
     """Return what students, teachers and people said of the items, as `rank_overlaps` takes it."""
     judgements = decisions.judgements
-    people = np.full(judgements.students.shape, np.nan)
+    labels = np.arange(len(judgements.labels))
+    people = np.full((len(judgements.ids), len(labels)), np.nan)
     for item, label in decisions.verdicts.items():
         if label >= 0:
-            people[item] = np.arange(people.shape[1]) == label
+            people[item] = labels == label
     return [judgements.students, people, *decisions.teachers]

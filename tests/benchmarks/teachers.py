@@ -75,8 +75,7 @@ def read_cifar() -> Items:
 
 def draw_items() -> Items:
     """Draw items with human-like noise; the models are a student, and two cheap teachers and a strong one."""
-    blurs = (("logistic", 1.2), ("zero-shot", 2.1), ("zero-shot", 2.2), ("zero-shot", 0.5))
-    students = tuple(Student(kind, blur) for kind, blur in blurs)
+    students = (Student("logistic", 1.2), *(Student("zero-shot", blur) for blur in (2.1, 2.2, 0.5)))
     made = make(Setting("drawn", "human-like", 0.12, students, items=12_000), 0)
     return Items(made.given, made.truth, np.stack([s.probabilities for s in made.students]).astype(np.float32))
 
