@@ -85,7 +85,7 @@ def draw_items() -> Items:
 
 
 def label_pool(items: Items, student: int, way: Way, target: float, seed: int) -> tuple[float, float, float, float]:
-    """Return the share of the pool that is kept, its precision, that of the surest 90 %, and the price per pool item."""
+    """Return the kept share of the pool, its precision, that of the surest 90 %, and the price per pool item."""
     drawn = items.draw(seed, LABELLED + POOL)
     names = tuple(f"class {c}" for c in range(drawn.models.shape[-1]))
 
