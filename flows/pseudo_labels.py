@@ -50,7 +50,7 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     students = sorted({c.model for c in inputs.corrections.values()})
     record = stage.find_finished(
         settings=settings, ask=config.ask, student=config.student, students=students,
-        asked=[[spec.ask, spec.prices] for spec in config.panel[1:]],
+        asked=[[spec.ask, estimate_price(spec.prices)] for spec in config.panel[1:]],
     )  # fmt: skip
     if record is not None:
         return record

@@ -15,7 +15,7 @@ ENOUGH = 0.15
 """The report names pairs whose lower bound is at least this."""
 _DOUBT = 0.2
 """Probability that the true share of one direction is below its bound. On the demo, pairs with random labels and 12 to
-30 items of each label then have bounds of 0.17 to 0.23, and no other pair has more than 0.11."""
+30 items of each label then have bounds of 0.17 to 0.23, other pairs of at most 0.11 (tests/benchmarks/overlap.py)."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def rank_overlaps(given: Ints, opinions: Sequence[NDArray[np.floating]]) -> list
     person who did not see these labels; the row of an item without an answer is NaN. The opinions about an item count
     equally, so that a teacher that was only asked about suspicious items does not make their labels look worse.
 
-    The two directions are averaged with equal weight. A sum over items, as in cleanlab's `find_overlapping_classes`,
-    puts frequent pairs first, and a labeller's habit (one direction only) as high as definitions that overlap.
+    The two directions are averaged with equal weight. cleanlab's `find_overlapping_classes` counts items, which favours
+    frequent labels, and ranks a labeller's habit (one direction only) as high as definitions that overlap.
     """
     seen_as, judged = average_opinions(opinions)
     seen_as = seen_as[judged]
@@ -76,8 +76,9 @@ def average_opinions(opinions: Sequence[NDArray[np.floating]]) -> tuple[NDArray[
 def collect_opinions(decisions: Decisions) -> list[NDArray[np.floating]]:
     """Return what students, teachers and people said of the items, as `rank_overlaps` takes it."""
     judgements = decisions.judgements
-    people = np.full(judgements.students.shape, np.nan)
+    labels = np.arange(len(judgements.labels))
+    people = np.full((len(judgements.ids), len(labels)), np.nan)
     for item, label in decisions.verdicts.items():
         if label >= 0:
-            people[item] = np.arange(people.shape[1]) == label
+            people[item] = labels == label
     return [judgements.students, people, *decisions.teachers]

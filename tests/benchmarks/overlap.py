@@ -5,7 +5,7 @@ the person who reviews) then picks either of them at random, for a share of thei
 trained on these labels; the teacher is a probe trained on other items, labelled as vaguely, and asked about suspicious
 items only. 12 % of the demo's labels are wrong for other reasons. `rank`: the place of the pair among all pairs.
 
-    python tests/benchmarks/overlap.py [--pairs 6]
+    python tests/benchmarks/overlap.py [--pairs 5]
 """
 
 import argparse
@@ -126,7 +126,7 @@ def measure(demo: Demo, pair: tuple[str, str], share: float, seed: int, folder: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Overlapping definitions, beside cleanlab")
-    parser.add_argument("--pairs", type=int, default=6, help="number of pairs, drawn at random")
+    parser.add_argument("--pairs", type=int, default=5, help="number of pairs, drawn at random")
     given = parser.parse_args()
     rng = np.random.default_rng(0)
     rows: list[list[str | float]] = []
