@@ -1,8 +1,8 @@
 """Fuse LoRA students into one: an adapter that adds to the base the mean of what theirs add.
 
 How far what is added is from that mean, with peft's three combinations of three random adapters of rank 4: `cat`, which
-puts their matrices side by side, 1e-7; `svd`, which keeps the rank of one, 0.7; `linear`, which averages the matrices one
-by one, 1.6. So `cat` is used. The rank is the sum of theirs, and vLLM serves up to 512.
+puts their matrices side by side, 1e-7; `svd`, which keeps the rank of one, 0.7; `linear`, which averages the matrices
+one by one, 1.6. So `cat` is used. The rank is the sum of theirs, and vLLM serves up to 512.
 """
 
 import json
