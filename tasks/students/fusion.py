@@ -1,8 +1,8 @@
 """Fuse LoRA students into one: an adapter that adds to the base the mean of what theirs add.
 
-Rank by rank (`linear` in peft) the matrices of students with different seeds can't be averaged. Their products can:
-peft's `cat` puts them side by side, which is exact and takes seconds, but the rank is the sum of their ranks. Its `svd`
-keeps the rank of one student, and takes a decomposition of each matrix of the model.
+How far what is added is from that mean, with peft's three combinations of three random adapters of rank 4: `cat`, which
+puts their matrices side by side, 1e-7; `svd`, which keeps the rank of one, 0.7; `linear`, which averages the matrices
+one by one, 1.6. So `cat` is used. The rank is the sum of theirs, and vLLM serves up to 512.
 """
 
 import json

@@ -18,7 +18,7 @@ def main(export: Path, scratch: Path, out: Path) -> None:
     rows = []
     for row in [*training.dataset, *(validation.dataset if validation else [])]:
         encoded = template.encode(row, return_template_inputs=True)
-        images = tuple(map(pixels, encoded["template_inputs"].chosen.images))
+        images = tuple(map(pixels, encoded["template_inputs"].images))
         for side in ("chosen", "rejected"):
             ids = encoded[f"{side}_input_ids"]
             mine = template.tokenizer.decode(counted(ids, encoded[f"{side}_labels"]))

@@ -293,6 +293,11 @@ def test_probabilities_overrule_votes():
     assert prediction.probabilities == pytest.approx({"订单页面": 0.6, "退款A": 0.4})
 
 
+def test_every_vote_is_kept_with_its_reason() -> None:
+    prediction = parse_texts(make_answer("退款A", "a"), make_answer("退款B", "b"), "乱写", '{"所属类别": "退款A"}')
+    assert [(vote.label, vote.reason) for vote in prediction.answers] == [("退款A", "a"), ("退款B", "b")]
+
+
 def test_a_cut_answer_that_still_names_its_label_counts():
     assert parse_texts(make_answer("订单页面"), outcome=Outcome.TRUNCATED).outcome is Outcome.OK
     assert parse_texts("图里", outcome=Outcome.TRUNCATED).outcome is Outcome.TRUNCATED
