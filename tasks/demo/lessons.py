@@ -17,7 +17,7 @@ from tasks.demo.dataset import IMAGE_LABELS, DemoItem, draw_items
 from tasks.demo.dialogues import HOUSEHOLD, PHRASES, WORN
 from tasks.demo.screens import KINDS
 from tasks.demo.training import Lesson
-from tasks.items.cutting import ImageSlot, cut_instruction
+from tasks.items.cutting import ImageSlot, VideoSlot, cut_instruction
 from tasks.media import ImagePart, ImageRef, TextPart
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
@@ -166,6 +166,7 @@ def convert_to_sample(item: DemoItem, pack: Pack) -> Sample:
         parts=tuple(
             ImagePart(image=next(images), turn=piece.turn) if isinstance(piece, ImageSlot) else piece
             for piece in content.pieces
+            if not isinstance(piece, VideoSlot)  # the demo has no recordings
         ),
         labels=content.offered or tuple(task.labels),
         split=Split.LABELLED,

@@ -43,7 +43,7 @@ def fuse_students(
     combine.add_weighted_adapter(names, weights, _FUSED, combination_type=combination, svd_full_matrices=False)
     work = work_folder(folder)
     shutil.rmtree(work, ignore_errors=True)
-    model.save_pretrained(work / "all", selected_adapters=[_FUSED], safe_serialization=True)
+    model.save_pretrained(str(work / "all"), selected_adapters=[_FUSED], safe_serialization=True)
     done = work / "all" / _FUSED
     _copy_base(folders[0] / _CONFIG, done / _CONFIG)
     load_processor(spec.base, revision=revision, trust_remote_code=spec.trust_remote_code).save_pretrained(done)

@@ -28,4 +28,5 @@ def _make_row(
 ) -> dict[str, object]:
     opening = EMPTY_THOUGHTS if thinks else ""
     row = make_swift_row(example, images, spec=spec, thinks=thinks, videos=videos)
-    return row | {"rejected_response": opening + get_rejected(example)}
+    row["rejected_response"] = opening + get_rejected(example)
+    return row

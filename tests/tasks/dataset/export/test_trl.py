@@ -56,7 +56,10 @@ def test_images_and_texts_are_read_back_in_their_places(tmp_path: Path) -> None:
 
 def test_the_schema_is_what_datasets_writes() -> None:
     turns = List({"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})})
-    features = Features({"prompt": turns, "completion": turns, "images": List(ImageFeature())})
+    shares = List({"label": Value("string"), "probability": Value("float64")})
+    features = Features(
+        {"prompt": turns, "completion": turns, "images": List(ImageFeature()), "label_probabilities": shares}
+    )
     assert features.arrow_schema.equals(SCHEMA, check_metadata=True)
 
 
