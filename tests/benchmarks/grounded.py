@@ -1,10 +1,14 @@
 """Grounded reasons of a tiny model: how many of their boxes hold the evidence before and after the gate.
 
 `python tests/benchmarks/grounded.py [FOLDER] [STEPS]`. Trains a Qwen2-VL of 1.4 million parameters on drawn screens, on
-each of which one coloured button says what the screen is for and four grey ones do not. It learns to point at this
-button, in its reason for a given label and before a label of its own. It is then asked about fresh screens, its text is
-read from the images as in a run, and the gate asks again for reasons whose boxes hold nothing of what they quote. A
-box is right if it overlaps the drawn button by at least half. FOLDER keeps the model. About five CPU minutes.
+each of which one coloured button says what the screen is for and four grey ones do not. It is taught to box this button
+in its reason for a given label and before a label of its own. It is then asked about fresh screens, their text is read
+as in a run, and reasons whose boxes hold nothing of what they quote are asked for again, twice. A box is right if it
+overlaps the drawn button by at least half. FOLDER keeps the model. Set OMP_NUM_THREADS=1 on a busy machine.
+
+After the 220 steps the model gives every label and the form of every box, but has not learned where the button is: it
+guesses one of twelve places. Measured in four CPU minutes: 5 of 80 boxes before a label are right, 3 of 80 in reasons
+before the gate, and 18 of 18 in the reasons that pass it in three attempts; none of the 205 refused boxes was right.
 """
 
 import hashlib
