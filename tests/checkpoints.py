@@ -141,7 +141,10 @@ def make_real_tokenizer() -> Qwen2Tokenizer:
 
 def _make_processor(generation: Generation, tokenizer: Qwen2Tokenizer) -> Any:
     size = {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS}
-    images = Qwen2VLImageProcessor(size=size, patch_size=generation.patch_size)
+    # vLLM normalises frames by the values for images, so both must have the same, as in Qwen's own checkpoints
+    half = [0.5, 0.5, 0.5]
+    means = {"image_mean": half, "image_std": half} if generation.model_type == "qwen3_vl" else {}
+    images = Qwen2VLImageProcessor(size=size, patch_size=generation.patch_size, **means)
     classes: dict[str, Any] = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}
     kind = classes.get(generation.model_type, Qwen3VLProcessor)
     # as in Qwen's own checkpoints; the classes' defaults enlarge small frames

@@ -36,13 +36,7 @@ LABELS = ("申请退款", "查询物流", "反馈破损", "优惠券", "商品�
 ITEMS = 100
 
 
-_OPEN = "89 of 100, with equal tokens, positions and pixels: what vLLM 0.32 computes otherwise is not known yet"
-
-
-@pytest.fixture(
-    scope="module",
-    params=["qwen2_vl", "qwen2_5_vl", pytest.param("qwen3_vl", marks=pytest.mark.xfail(reason=_OPEN, strict=True))],
-)
+@pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = [f'{{"所属类别": "{label}"}}' for label in LABELS] * 40
     folder = tmp_path_factory.mktemp("model") / "base"
