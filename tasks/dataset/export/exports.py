@@ -22,7 +22,9 @@ from tasks.storage.json_lines import write_json_lines
 
 log = logging.getLogger("labelstill")
 
-_READ_FRAMES = (Format.LLAMAFACTORY, Format.SWIFT)
+_READ_FRAMES = (
+    Format.LLAMAFACTORY, Format.LLAMAFACTORY_PAIRS, Format.SWIFT, Format.SWIFT_PAIRS, Format.SWIFT_SOFT,
+)  # fmt: skip
 """Formats whose readers take the frames of a recording as a recording; the others get them as images."""
 
 
@@ -77,8 +79,9 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
             for example in examples:
                 for format, writer in writers.items():
                     try:
-                        rows[format] += writer.write(example)
-                        recordings[format].add(example.videos, example.subset)
+                        written = writer.write(example)
+                        rows[format] += written
+                        recordings[format].add(example.videos if written else (), example.subset)
                     except UnsupportedExample as error:
                         left_out.append(LeftOut(example.sample_id, format, error.reason, error.detail, example.source))
         for format in spec.formats:
