@@ -23,9 +23,8 @@ from tasks.storage.json_lines import write_json_lines
 log = logging.getLogger("labelstill")
 
 _READ_FRAMES = (
-    *(Format.LLAMAFACTORY, Format.SWIFT),
-    *(Format.LLAMAFACTORY_PAIRS, Format.SWIFT_PAIRS, Format.SWIFT_SOFT),
-)
+    Format.LLAMAFACTORY, Format.LLAMAFACTORY_PAIRS, Format.SWIFT, Format.SWIFT_PAIRS, Format.SWIFT_SOFT,
+)  # fmt: skip
 """Formats whose readers take the frames of a recording as a recording; the others get them as images."""
 
 
