@@ -176,7 +176,7 @@ def _choose_prior(evidence: Suspicion) -> tuple[Values, Values]:
     """Return the priors' means and standard deviations for the columns of `_describe_given`."""
     teachers = evidence.teacher_log_ratios.shape[1]
     (mean, spread), place = _WRONG_WITH_TEACHER if evidence.teacher_log_ratios.any() else _WRONG, 2
-    slope, off = _TEACHER
+    slope, off = _TEACHER if evidence.teacher_log_ratios.any() else (0.0, 1e-3)
     return (
         np.insert(mean, place, [slope / max(teachers, 1)] * teachers),
         np.insert(spread, place, [off] * teachers),

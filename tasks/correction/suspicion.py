@@ -31,7 +31,8 @@ class Suspicion:
     log_ratio: NDArray[np.float64]
     """[N] log(p(candidate) / p(given label)) from the students' tempered probabilities, used for the calibration."""
     teacher_log_ratios: NDArray[np.float64]
-    """[N, T] the same log-ratio from each teacher's probabilities; 0 for items without an answer."""
+    """[N, T] the same log-ratio from each teacher's probabilities; 0 for items without an answer.
+    Without teachers there is one column of zeros, so that as many random numbers are drawn as with one."""
     asymmetry: NDArray[np.float64]
     """[N] log((a + 1) / (b + 1)): a is the number of items with the same given label that are predicted as the
     candidate, and b is the number of items for which it is the other way round.
@@ -104,7 +105,7 @@ def measure_suspicion(
             [np.where(some, log[items, candidate] - log[items, given], 0.0) for log in logs], axis=1
         )
         if logs
-        else np.zeros((len(items), 0)),
+        else np.zeros((len(items), 1)),
         asymmetry=_measure_asymmetry(judgements, np.where(some, candidate, given)),
         others=np.log((chosen + LEAST) / (np.maximum(1 - best[items, given] - chosen, 0) + LEAST)),
     )

@@ -134,7 +134,7 @@ def test_a_person_who_answers_some_questions_is_not_taken_to_have_answered_the_o
     found = correct(
         judge_noisy_set(made),
         CorrectionSettings(),
-        None,
+        (),
         lambda items: {i: half[i] for i in items.tolist() if i in half},
     )
     check_consistency(found)
@@ -169,7 +169,7 @@ def test_what_is_left_of_the_budget_goes_where_labels_are_most_likely_wrong() ->
     found = correct(
         judge_noisy_set(made),
         CorrectionSettings(review_budget=150, audit=50, gate_level=1),
-        None,
+        (),
         answer_from(made.truth),
     )
     more = found.person_asked[found.audited :]
