@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from tasks.settings import Settings
 
@@ -34,7 +35,7 @@ class RationaleSettings(Settings):
     """Whether the model is also asked which label each reason points to, without seeing the given label."""
     alike: float = Field(default=NEAR, gt=0, le=1)
     """Two reasons count as too similar when they share at least this fraction of character pairs."""
-    opening_share: float = Field(default=0.1, gt=0, le=1)
+    opening_share: SkipJsonSchema[float] = Field(default=0.1, gt=0, le=1)
     """Maximum share of a class's reasons that may begin alike; for the whole set, half this share."""
     without_reason: Literal["keep_item", "drop_item"] = "keep_item"
     """What to do with items without a good reason: keep them with the label alone, or drop them."""
