@@ -15,7 +15,7 @@ from tasks.items.settings import SourceConfig
 from tasks.rationales.settings import RationaleSettings
 from tasks.records import Dropped, Example, Origin, Outcome, Prediction, Split, Subset
 from tasks.review.queue import read_queue
-from tasks.storage.rows import read_rows
+from tasks.storage.rows import read_rows, write_rows
 from tasks.storage.stage_record import StageRecord, read_record
 from tasks.storage.stages import write_stage
 from tests.conftest import PrefectServer
@@ -64,6 +64,7 @@ def write_trusted_stage(config: EmitConfig, label: str = "商品页") -> None:
     ]
     record = StageRecord(stage="pseudo_labels", recipe="r", read=0, kept=0, dropped=0)
     write_stage(config.output / "pseudo_labels", record, kept, [], [row["id"] for row in rows])
+    write_rows(config.output / "pseudo_labels" / "predictions.parquet", kept)
 
 
 @pytest.fixture
@@ -226,6 +227,7 @@ def test_similar_reasons_and_those_beyond_the_share_are_not_taught(config: EmitC
     ]  # fmt: skip
     record = StageRecord(stage="pseudo_labels", recipe="with reasons", read=0, kept=0, dropped=0)
     write_stage(config.output / "pseudo_labels", record, kept, [], [row["id"] for row in rows])
+    write_rows(config.output / "pseudo_labels" / "predictions.parquet", kept)
     loose = config.model_copy(update={"rationales": RationaleSettings(opening_share=1.0)})
     record, examples, _ = run_emit(loose)
     assert record.figures["near-duplicate reasons"] == 0

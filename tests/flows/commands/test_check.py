@@ -13,8 +13,8 @@ from flows.commands import main as cli
 from flows.commands.check import check
 from flows.config import load_config
 from tasks.errors import LabelstillError
-from tasks.items.images import MAX_PIXELS
-from tasks.items.known_files import KNOWN, KnownFiles
+from tasks.items.images import MAX_PIXELS, name_recipe
+from tasks.items.known_files import KNOWN, KnownFiles, restore_image
 from tasks.models.settings import AskSettings
 from tasks.packs.pack import TEMPLATES
 from tasks.records import Split
@@ -68,7 +68,7 @@ def test_the_checks_of_images_are_remembered_for_the_run(planted: tuple[Path, di
         os.utime(file, (1e9, 1e9))  # a file changed within the last seconds may change again unnoticed
     report = check(load_config(write_config(folder)))
     image = report.intakes[Split.LABELLED].kept[0].images[0]
-    with KnownFiles(folder / "cache" / KNOWN, MAX_PIXELS) as known:
+    with KnownFiles(folder / "cache" / KNOWN, name_recipe(MAX_PIXELS), restore_image) as known:
         assert known.known([Path(image.path)]) == {Path(image.path): image}
 
 
