@@ -196,7 +196,7 @@ def _gather_teams(
         )  # fmt: skip
         return []
     teams: list[FoldTeam] = []
-    for repeat, students in folds.load(labelled):
+    for repeat, students in folds.list_trained(labelled):
         folders = tuple(student.folder for student in students)
         fused = home / digest_of(["fused", *(folder.name for folder in folders)])[:16]
         teams.append(FoldTeam(folds.spec.seed + repeat, folders, fused))

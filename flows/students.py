@@ -127,7 +127,7 @@ class FoldStudents:
         check_out_of_fold(samples, fold_of, read_seen_content(students))
         return self.ask(students, samples, fold_of), students
 
-    def load(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Sequence[Student]]]:
+    def list_trained(self, samples: Sequence[Sample]) -> Iterator[tuple[int, Sequence[Student]]]:
         """Yield each repeat whose folds are recorded, with its students. Those that are missing are trained."""
         for repeat in range(self.spec.repeats):
             if (fold_of := read_folds(self.config.output / STAGE, repeat, self.spec.folds)) is not None:

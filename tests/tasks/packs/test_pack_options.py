@@ -49,7 +49,7 @@ def test_the_system_turn_is_trained_as_it_is_asked(tmp_path: Path) -> None:
         and make_user_text(request) == asking.training_turns(subject, "申请退款")[1].content
     )
     body = json.loads(build_chat_body(request, "m", [b"data:x"], Capabilities(), n=1, seed=0))
-    begun = json.loads(build_probe_body(request, "m", [b"data:x"], "{", (1,)))
+    begun = json.loads(build_probe_body(request, "m", [b"data:x"], Capabilities(), "{", (1,)))
     assert body["messages"][0] == begun["messages"][0] == turn
     assert [m["role"] for m in begun["messages"]] == ["system", "user", "assistant"]
     trained = asking.training_turns(subject, "申请退款")

@@ -11,7 +11,7 @@ import pytest
 from tasks.dataset.export.exports import write_exports
 from tasks.dataset.settings import ExportSpec, Format
 from tasks.errors import StorageError
-from tasks.records import Dropped
+from tasks.records import Dropped, Pair
 from tasks.storage.files import describe_full_disk, report_full_disk, write_bytes
 from tasks.storage.rows import RowWriter, read_rows, write_rows
 from tests.tasks.dataset.export.making import ask
@@ -72,7 +72,8 @@ def test_exports(tmp_path: Path, format: Format) -> None:
     spec = ExportSpec(formats=(format,))
     write_exports(tmp_path, "before", [FIRST], spec)
     there = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    many = [ask(sample_id=f"item-{i}") for i in range(300)]
+    pairs = (Pair(messages=FIRST.messages, rejected="no"),)
+    many = [ask(sample_id=f"item-{i}").model_copy(update={"pairs": pairs}) for i in range(300)]
     with limit_file_size(4096), pytest.raises(StorageError, match=f"{tmp_path}.* cannot be written"):
         write_exports(tmp_path, "after", many, spec)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == there

@@ -166,10 +166,10 @@ def test_else_each_frame_is_an_image_and_counted_as_one(processor: Any, tmp_path
 
 
 def test_it_is_said_that_frames_are_sent_as_images(tmp_path: Path) -> None:
-    (note,) = describe_gaps(Capabilities(local_files=True, context_length=9), tokenizer=True, videos=True)
-    assert note.startswith("the server's model does not see recordings as they are sent: each of their frames")
     with running() as stub:
         spec = EngineSpec(engine="server", model="stub", base_urls=(stub.url,), context_length=9000)
+        note, *_ = describe_gaps(Capabilities(local_files=True, context_length=9), spec, tokenizer=True, videos=True)
+        assert note.startswith("the server's model does not see recordings as they are sent: each of their frames")
         engine = open_engine(spec, Workplace(ImageCache(tmp_path / "images"), tmp_path, most_videos=1))
         assert engine.capabilities.context_length == 9000 and not engine.capabilities.videos
         assert any("set `tokenizer`" in note and "recordings" in note for note in engine.notes)
