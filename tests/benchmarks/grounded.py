@@ -16,7 +16,8 @@ Right boxes in 200 answers after 30 and 60 training steps:
 
 After 60 steps none of 184 right boxes was refused and none of 62 others kept. After 30 steps 4 of 99 right ones were
 refused, because their reasons quote another word than the button's, and 2 of 345 others were kept: they hold the button
-but also two or three below it, which the gate allows.
+but also two or three below it, which the gate allows. How far the model is after as many steps depends on the
+seed: two others gave 64 and 80 of 100 right boxes in reasons before the gate after 30 steps, and 100 after 60.
 """
 
 import hashlib

@@ -9,7 +9,7 @@ from tests.benchmarks.grounded import ask_why, draw_samples, is_right, open_mode
 
 @pytest.mark.slow
 def test_a_trained_model_boxes_the_evidence_on_screens_that_it_has_not_seen(tmp_path: Path) -> None:
-    """The training takes a CPU minute. A guess is right once in six times."""
+    """The training takes 80 CPU seconds. A guess is right once in six times."""
     _, trained = teach(tmp_path)
     samples, buttons = draw_samples(tmp_path, 40)
     engine = open_model(trained, tmp_path)
