@@ -143,7 +143,7 @@ def run_demo(folder: Path, commands: Commands) -> Sections:
             HASH,
         ],
         student={"kind": "probe", "folds": 3, "repeats": 2},
-        rationales={"support": "with_item", "opening_share": 0.5, "alike": 0.9, "without_reason": "keep_item"},
+        rationales={"support": "with_item", "alike": 0.9, "without_reason": "keep_item"},
         ask={"votes": 3},
         correction={"review_budget": 18, "audit": 10, "gate_level": 0.2},
         pseudo_labels={
