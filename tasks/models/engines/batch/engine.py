@@ -169,7 +169,7 @@ class BatchEngine:
     def _answer(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Yield the answers that are there, send what is in no batch, and raise AnswersPending if any are missing."""
         open_batches = self._book.list_batches(State.SUBMITTED)
-        sender = Sender(self._book, self._provider, self._measure_room(open_batches), self._note_open)
+        sender = Sender(self._book, self._provider, self._count_tokens_left(open_batches), self._note_open)
         ours = {batch.name for batch in open_batches}
         waiting = 0
         elsewhere = 0
@@ -200,7 +200,7 @@ class BatchEngine:
         if waiting or sender.questions or sender.held_back:
             raise AnswersPending(self._describe(sender, waiting, elsewhere))
 
-    def _measure_room(self, open_batches: Sequence[Batch]) -> int | None:
+    def _count_tokens_left(self, open_batches: Sequence[Batch]) -> int | None:
         """Return how many more tokens the provider lets wait; None if it has named no limit."""
         limit = self._book.read_queue_limit()
         if limit is None:
@@ -272,7 +272,7 @@ class BatchEngine:
         if waiting:
             facts.append(f"{waiting:,} submitted earlier are not answered yet")
         if sender.held_back:
-            facts.append(f"{sender.held_back:,} are submitted when the provider's queue has room for them")
+            facts.append(f"{sender.held_back:,} wait until the provider accepts more questions")
         if elsewhere:
             facts.append(f"{elsewhere:,} of these were sent to another address or model: set that again to take them")
         if self._open:

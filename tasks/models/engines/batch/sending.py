@@ -19,30 +19,30 @@ _LAG_SECONDS = 1.0
 class Sender:
     """Fills files with lines and submits each file as soon as it is full.
 
-    `room` is how many more prompt tokens the server lets wait; None if it has named no limit. `submitted` is called
-    with each batch that the server has accepted.
+    `tokens_left` is how many more prompt tokens the server accepts now; None if it has named no limit. `submitted` is
+    called with each batch that the server has accepted.
     """
 
     book: Book
     provider: Provider
-    room: int | None
+    tokens_left: int | None
     submitted: Callable[[dict[str, Any]], None]
     questions: int = 0
     """Lines submitted so far."""
     files: int = 0
     cost: float = 0.0
     held_back: int = 0
-    """Requests for which there is no room now."""
+    """Requests that wait because the server accepts no more now."""
     _lines: list[Line] = field(default_factory=list[Line])
     _bytes: int = 0
 
     def add(self, lines: Sequence[Line]) -> None:
-        """Add a request's lines to the present file, or hold them back while the server has no room."""
-        if self.room is not None:
-            if self.room <= 0:
+        """Add a request's lines to the present file, or hold them back while the server accepts no more."""
+        if self.tokens_left is not None:
+            if self.tokens_left <= 0:
                 self.held_back += 1
                 return
-            self.room -= sum(line.tokens for line in lines)
+            self.tokens_left -= sum(line.tokens for line in lines)
         for line in lines:
             if len(self._lines) == MOST_QUESTIONS or self._bytes + len(line.content) > MOST_BYTES:
                 self.submit()

@@ -164,7 +164,7 @@ def test_more_than_the_provider_s_queue_takes_is_sent_bit_by_bit(
     with running(BatchOptions(queue_tokens=2_000, looks=0)) as stub:  # 100 per question by the stub's count
         assert "submitted 60 questions in 3 files" in look(tmp_path, stub.url, requests)[1]
         said = look(tmp_path, stub.url, requests)[1]
-        assert "are submitted when the provider's queue has room for them" in said
+        assert "wait until the provider accepts more questions" in said
         assert len(finish(tmp_path, stub, requests)) == 60
         assert stub.stats()["twice"] == 0
 
