@@ -1,6 +1,7 @@
 """Look at this machine's NVIDIA GPUs without loading torch: which may be used, and whether their memory is free.
 
-Everything comes from nvidia-smi. A machine without it counts as one without GPUs.
+Everything comes from nvidia-smi. Where it is missing, as in some containers, the driver's device files tell only how
+many GPUs there are.
 """
 
 import csv
@@ -9,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tasks.errors import EngineError
 
@@ -27,14 +29,16 @@ class Gpu:
     """Its entry in CUDA_VISIBLE_DEVICES: number, UUID or MIG instance."""
     uuid: str
     total: int
-    """Memory in MiB; 0 if nvidia-smi does not say."""
+    """Memory in MiB; 0 if it is not known."""
     free: int
 
 
-def list_gpus() -> list[Gpu]:
+def list_gpus(devices: Path = Path("/dev")) -> list[Gpu]:
     """Return the GPUs that this process may use, in the order of CUDA_VISIBLE_DEVICES if that is set."""
     rows = _query("--query-gpu=index,uuid,memory.total,memory.free")
     found = [Gpu(row[0], row[1], _read_mib(row[2]), _read_mib(row[3])) for row in rows if len(row) == 4]
+    if not found:
+        found = [Gpu(str(number), "", 0, 0) for number, _ in enumerate(devices.glob("nvidia[0-9]*"))]
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is None or not found:
         return found

@@ -12,7 +12,14 @@ from tests.fake_gpus import plug_in_gpus
 
 def test_a_machine_without_nvidia_smi_has_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert list_gpus() == []
+    assert list_gpus(tmp_path) == []
+
+
+def test_without_nvidia_smi_the_device_files_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("nvidia3", "nvidia5", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [(g.name, g.total) for g in list_gpus(tmp_path)] == [("0", 0), ("1", 0)]
 
 
 @pytest.mark.parametrize(
