@@ -15,7 +15,7 @@ DEFAULT_BASE = "Qwen/Qwen2-VL-7B-Instruct"
 
 
 class Format(StrEnum):
-    """The export formats. Each is written by the module in tasks/dataset/export/ and to the folder of the same name."""
+    """The export formats. Each is written to the folder of the same name (tasks/dataset/export/exports.py)."""
 
     LLAMAFACTORY = "llamafactory"
     SWIFT = "swift"

@@ -1,7 +1,7 @@
 """Convert an example to the alternating conversation that every trainer expects; check it and escape its text."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -105,6 +105,18 @@ def make_messages_row(
     """
     row: dict[str, object] = {"messages": make_conversation(example, spec).messages(), "images": list(images)}
     return row | ({"videos": [list(frames) for frames in videos]} if videos else {})
+
+
+def split_pairs(example: Example) -> Iterator[Example]:
+    """Yield an example for each pair: its conversation ends with the answer to prefer, and it has only this pair."""
+    for pair in example.pairs:
+        yield example.model_copy(update={"messages": pair.messages, "boxes": (), "pairs": (pair,)})
+
+
+def get_rejected(example: Example) -> str:
+    """Return the answer to reject of an example with one pair, escaped like the answers of `make_conversation`."""
+    (pair,) = example.pairs
+    return escape_placeholder(pair.rejected)
 
 
 def show_frames_as_images(example: Example) -> Example:

@@ -3,13 +3,13 @@
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from tasks.dataset.decisions import LeftOutReason
+from tasks.dataset.export import labels, llamafactory, qwen, swift, swift2, trl, vision_start
 from tasks.dataset.export.conversation import UnsupportedExample
 from tasks.dataset.export.files import ImageNames, Writer, put_in_place
 from tasks.dataset.export.ready import write_ready
@@ -22,6 +22,19 @@ from tasks.storage.json_lines import write_json_lines
 
 log = logging.getLogger("labelstill")
 
+_WRITERS: dict[Format, Callable[[Path, str, ImageNames, ExportSpec], Writer]] = {
+    Format.LLAMAFACTORY: llamafactory.open_writer,
+    Format.LLAMAFACTORY_PAIRS: llamafactory.open_pairs_writer,
+    Format.SWIFT: swift.open_writer,
+    Format.SWIFT_PAIRS: swift.open_pairs_writer,
+    Format.SWIFT_SOFT: swift.open_soft_writer,
+    Format.SWIFT2: swift2.open_writer,
+    Format.QWEN: qwen.open_writer,
+    Format.VISION_START: vision_start.open_writer,
+    Format.TRL: trl.open_writer,
+    Format.TRL_PAIRS: trl.open_pairs_writer,
+    Format.LABELS: labels.open_writer,
+}
 _READ_FRAMES = (
     Format.LLAMAFACTORY, Format.LLAMAFACTORY_PAIRS, Format.SWIFT, Format.SWIFT_PAIRS, Format.SWIFT_SOFT,
 )  # fmt: skip
@@ -96,9 +109,9 @@ def write_exports(folder: Path, name: str, examples: Iterable[Example], spec: Ex
 
 
 def open_writer(format: Format, folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> Writer:
-    """Create `folder` and return the writer for `format`. Its module is imported only now, because trl takes 2 s."""
+    """Create `folder` and return the writer for `format`."""
     folder.mkdir()
-    return import_module(f"tasks.dataset.export.{format}").open_writer(folder, name, names, spec)
+    return _WRITERS[format](folder, name, names, spec)
 
 
 def _report_recordings(recordings: Mapping[Format, Recordings]) -> None:

@@ -12,6 +12,8 @@ Its reader skips or misreads rows silently, so its rules are enforced here (LLaM
 - For Qwen3-VL, it gives all recordings of a row as many frames as the first, and finds none after the first question.
 - If a row has more than `cutoff_len` tokens, the end of its question is cut, although it contains the latest turn. The
   row is still used for training.
+- A row for DPO is skipped unless dataset_info.json says `ranking`, the number of turns before the answers is odd, and
+  each answer is an object. Both answers get the same images.
 """
 
 import re
@@ -19,9 +21,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tasks.dataset.decisions import LeftOutReason
-from tasks.dataset.export.conversation import UnsupportedExample, make_messages_row
+from tasks.dataset.export.conversation import UnsupportedExample, get_rejected, make_messages_row, split_pairs
 from tasks.dataset.export.files import ImageNames, JsonArray, SubsetWriter
 from tasks.dataset.settings import ExportSpec
 from tasks.models.image_cache import TooThin
@@ -41,6 +44,12 @@ def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) ->
     return SubsetWriter(folder, name, row, names, JsonArray)
 
 
+def open_pairs_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
+    """Return the same for pairs of answers, which are under `chosen` and `rejected`."""
+    row = partial(_make_pair_row, spec=spec, model=read_qwen_vl(spec.base, spec.revision))
+    return SubsetWriter(folder, name, row, names, JsonArray, split_pairs)
+
+
 def make_fitting_row(
     example: Example, images: Sequence[str], *, spec: ExportSpec, model: QwenVL, videos: Sequence[Sequence[str]] = ()
 ) -> dict[str, object]:
@@ -57,6 +66,13 @@ def make_fitting_row(
             example, LeftOutReason.TOO_LONG, f"{detail}; the reader would cut the end of the question"
         )
     return row
+
+
+def _make_pair_row(example: Example, images: Sequence[str], **options: Any) -> dict[str, object]:
+    row: dict[str, Any] = make_fitting_row(example, images, **options)
+    *question, chosen = row["messages"]
+    rejected = {"role": "assistant", "content": get_rejected(example)}
+    return {**row, "messages": question, "chosen": chosen, "rejected": rejected}
 
 
 def check_recordings(example: Example, model: QwenVL) -> None:

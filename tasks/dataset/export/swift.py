@@ -1,4 +1,4 @@
-"""The format of ms-swift 4: JSON Lines of messages and images.
+"""The formats of ms-swift 4: JSON Lines of messages and images, with soft labels, and with pairs of answers for DPO.
 
 Its reader changes rows silently, so its rules are enforced here (ms-swift 4.6.0, swift/template/base.py and
 swift/dataset/preprocessor):
@@ -16,15 +16,17 @@ swift/dataset/preprocessor):
 - Frames per second come from the environment, and for Qwen3-VL from the row's `raw_fps`. Bounds of frames' areas come
   from the environment too: in a row they would also change the images, and `max_pixels` alone loses short rows.
 - It deletes unreadable rows unless `strict` is set, and drops unknown columns.
+- It reads the weight of an answer from `loss_scale`, but rounds it to 0 or 1 unless `is_binary_loss_scale` is false.
+- For DPO it shows both answers the same images, and refuses a row whose two answers are equal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.dataset.export.conversation import find_form, mark_boxes
-from tasks.dataset.export.files import ImageNames, JsonLines, SubsetWriter
+from tasks.dataset.export.conversation import find_form, get_rejected, mark_boxes, split_pairs
+from tasks.dataset.export.files import ImageNames, JsonLines, Row, Split, SubsetWriter
 from tasks.dataset.export.recordings import compute_rate
 from tasks.dataset.export.trainer_names import EMPTY_THOUGHTS
 from tasks.dataset.settings import ExportSpec
@@ -32,6 +34,10 @@ from tasks.models.qwen_vl import read_qwen_vl
 from tasks.prompts.box_forms import name_boxes
 from tasks.prompts.boxes import scale_box
 from tasks.records import Example
+from tasks.storage.json_lines import escape_json
+
+_LEAST = 0.02
+"""Labels that are less probable than this get no row of a soft label."""
 
 
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
@@ -39,9 +45,26 @@ def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) ->
 
     Relative paths need the environment variable ROOT_IMAGE_DIR, which the training configurations set.
     """
-    thinks = read_qwen_vl(spec.base, spec.revision).thinks
-    row = partial(make_swift_row, spec=spec, thinks=thinks)
-    return SubsetWriter(folder, name, row, names, JsonLines, absolute_frames=True)
+    return _open(folder, name, names, spec, make_swift_row, lambda example: (example,))
+
+
+def open_pairs_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
+    """Return the writer of pairs of answers; the one to reject is under `rejected_response`."""
+    return _open(folder, name, names, spec, _make_pair_row, split_pairs)
+
+
+def open_soft_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
+    """Return the writer of one row per label that the teacher finds possible, weighted by its probability.
+
+    The sum of the weighted losses is the cross entropy with the teacher's probabilities. An item costs as many rows as
+    it has possible labels; one with a hard label costs one.
+    """
+    return _open(folder, name, names, spec, _make_soft_row, _split_labels)
+
+
+def _open(folder: Path, name: str, names: ImageNames, spec: ExportSpec, make_row: Row, split: Split) -> SubsetWriter:
+    row = partial(make_row, spec=spec, thinks=read_qwen_vl(spec.base, spec.revision).thinks)
+    return SubsetWriter(folder, name, row, names, JsonLines, split, absolute_frames=True)
 
 
 def make_swift_row(
@@ -66,6 +89,34 @@ def make_swift_row(
     if thinks:
         open_answer_with_thoughts(row)
     return row
+
+
+def _make_pair_row(example: Example, images: Sequence[str], *, thinks: bool, **options: Any) -> dict[str, Any]:
+    rejected = (EMPTY_THOUGHTS if thinks else "") + get_rejected(example)
+    return make_swift_row(example, images, thinks=thinks, **options) | {"rejected_response": rejected}
+
+
+def _make_soft_row(example: Example, images: Sequence[str], **options: Any) -> dict[str, Any]:
+    row = make_swift_row(example, images, **options)
+    if example.probabilities:
+        row["messages"][-1]["loss_scale"] = example.probabilities[example.label]
+    return row
+
+
+def _split_labels(example: Example) -> Iterator[Example]:
+    """Yield the example once per possible label, with that label in its answer, or as it is if it has a hard label."""
+    possible = {label: p for label, p in example.probabilities.items() if p >= _LEAST}
+    if not possible:
+        yield example
+        return
+    total = sum(possible.values())
+    *before, answer = example.messages
+    # the label comes last in an answer: packs are checked for that
+    opening, _, closing = answer.content.rpartition(escape_json(example.label))
+    for label, p in possible.items():
+        said = answer.model_copy(update={"content": opening + escape_json(label) + closing})
+        changes = {"messages": (*before, said), "label": label, "probabilities": {label: p / total}}
+        yield example.model_copy(update=changes)
 
 
 def describe_videos(example: Example, videos: Sequence[Sequence[str]]) -> dict[str, object]:

@@ -7,7 +7,8 @@ alone if it has some. Train with `max_length=None`, so that no image tokens are 
 exchanges, trl trains on the last answer only.
 
 `label_probabilities` has the teacher's probability of each label, for pseudo-labelled rows. trl's SFTTrainer ignores
-it; it is there for a loss of your own.
+it; it is there for a loss of your own. For DPOTrainer the columns are prompt, chosen, rejected and images; it shows
+both answers the same images, and reads them when a row is used (dpo_trainer.py).
 """
 
 import json
@@ -19,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.dataset.export.conversation import make_conversation
+from tasks.dataset.export.conversation import get_rejected, make_conversation, split_pairs
 from tasks.dataset.export.files import ImageNames, RowFile, SubsetWriter, encode_if_different, report_unreadable
 from tasks.dataset.settings import ExportSpec
 from tasks.prompts.turns import IMAGE_TOKEN
@@ -64,8 +65,13 @@ _GROUP_BYTES = 32 << 20
 def open_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
     """Return the writer for `<name>.parquet`. The file contains the images, so none are copied."""
     row = partial(make_trl_row, spec=spec)
-    names = SourceNames(spec, folder, folder)
-    return SubsetWriter(folder, name, row, names, ParquetGroups, frames_as_images=True)
+    return SubsetWriter(folder, name, row, SourceNames(spec, folder, folder), ParquetGroups, frames_as_images=True)
+
+
+def open_pairs_writer(folder: Path, name: str, names: ImageNames, spec: ExportSpec) -> SubsetWriter:
+    """Return the same for pairs of answers."""
+    row, names = partial(_make_pair_row, spec=spec), SourceNames(spec, folder, folder)
+    return SubsetWriter(folder, name, row, names, ParquetPairs, split_pairs, frames_as_images=True)
 
 
 class SourceNames(ImageNames):
@@ -79,10 +85,17 @@ def make_trl_row(example: Example, images: Sequence[str], *, spec: ExportSpec) -
 
     Raises UnsupportedExample if an image can't be read, or if the conversation is invalid.
     """
-    *before, last = split_turns(make_conversation(example, spec).messages())
+    *before, last = _split_turns(make_conversation(example, spec).messages())
     shares = [{"label": label, "probability": p} for label, p in example.probabilities.items()]
-    images_read = [read_image(example, path) for path in images]
+    images_read = [_read_image(example, path) for path in images]
     return {"prompt": before, "completion": [last], "images": images_read, "label_probabilities": shares}
+
+
+def _make_pair_row(example: Example, images: Sequence[str], *, spec: ExportSpec) -> dict[str, object]:
+    turns = make_conversation(example, spec).messages()
+    *before, chosen, rejected = _split_turns([*turns, {"role": "assistant", "content": get_rejected(example)}])
+    images_read = [_read_image(example, path) for path in images]
+    return {"prompt": before, "chosen": [chosen], "rejected": [rejected], "images": images_read}
 
 
 class ParquetGroups(RowFile):
@@ -121,7 +134,7 @@ class ParquetPairs(ParquetGroups):
     schema = _make_schema(_PAIR_FEATURES)
 
 
-def split_turns(turns: Iterable[Mapping[str, str]]) -> list[dict[str, object]]:
+def _split_turns(turns: Iterable[Mapping[str, str]]) -> list[dict[str, object]]:
     """Return the turns, the content of each as a list of texts and images."""
     return [{"role": turn["role"], "content": _split_content(turn["content"])} for turn in turns]
 
@@ -136,7 +149,7 @@ def _split_content(content: str) -> list[dict[str, str | None]]:
     return [element for element in elements if element["text"] != ""]
 
 
-def read_image(example: Example, path: str) -> dict[str, object]:
+def _read_image(example: Example, path: str) -> dict[str, object]:
     """Return the bytes and name of an image as models saw it; raises UnsupportedExample if it can't be read."""
     rendered = encode_if_different(example, path)
     if rendered is not None:
