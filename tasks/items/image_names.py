@@ -138,20 +138,26 @@ def _fold(name: str) -> str:
     return "/".join(part.strip() for part in parts if part.strip() not in ("", "."))
 
 
-def _parse_names(text: str) -> list[object] | None:
-    """Return the names in a list that was written into one cell, as JSON, as Python, or as numpy prints an array."""
-    if _NUMPY_NAMES.fullmatch(text.strip()):  # which Python would read as one name, all of them joined
-        return [a or b for a, b in _NUMPY_NAME.findall(text)]
-    return parse_literal_list(text)
+def _unpack(value: object) -> object:
+    """Return the list that was written into one cell, an empty list for an empty value, or else the value.
+
+    A list may be written as JSON, as Python, or as numpy prints an array.
+    """
+    if value is None or value == "" or value != value:
+        return []
+    if not isinstance(value, str) or not value.startswith("["):
+        return value
+    if _NUMPY_NAMES.fullmatch(value.strip()):  # which Python would read as one name, all of them joined
+        return [a or b for a, b in _NUMPY_NAME.findall(value)]
+    listed = parse_literal_list(value)
+    return value if listed is None else listed
 
 
 def read_image_names(value: object) -> list[str]:
     """Return the image names in a list, a single name, a list written into one cell, or an empty value."""
-    if value is None or value == "" or value != value:
-        return []
+    value = _unpack(value)
     if isinstance(value, str):
-        listed = _parse_names(value) if value.startswith("[") else None
-        return [value] if listed is None else read_image_names(listed)
+        return [value]
     if isinstance(value, list):
         entries = cast(list[object], value)
         names = [name for name in entries if isinstance(name, str)]
@@ -165,11 +171,9 @@ def read_video_names(value: object) -> list[VideoName]:
 
     A list that contains only names of image files is one recording, and these are its frames.
     """
-    if value is None or value == "" or value != value:
-        return []
+    value = _unpack(value)
     if isinstance(value, str):
-        listed = _parse_names(value) if value.startswith("[") else None
-        return [value] if listed is None else read_video_names(listed)
+        return [value]
     entries = cast(list[object], value) if isinstance(value, list) else [value]
     if entries and all(isinstance(entry, str) and _FRAME_NAME.fullmatch(entry) for entry in entries):
         return [tuple(cast(list[str], entries))]

@@ -58,12 +58,7 @@ def _measure(file: BinaryIO, path: Path, max_pixels: int) -> tuple[int, int]:
     try:
         with Image.open(file, formats=FORMATS) as image:
             width, height = image.size
-            if width * height > max_pixels:
-                detail = f"{path}: {width}×{height} pixels, at most {max_pixels:,} are allowed"
-                raise Unusable(Reason.IMAGE_TOO_LARGE, detail)
-            if max(width, height) > MAX_ASPECT * min(width, height):
-                detail = f"{path}: {width}×{height} pixels; no side may be over {MAX_ASPECT} times the other"
-                raise Unusable(Reason.IMAGE_TOO_THIN, detail)
+            check_sides(path, width, height, max_pixels)
             if image.mode in _UNSHOWN_MODES:
                 detail = f"{path}: has pixels of mode {image.mode}; save it in RGB with 8 bits per channel"
                 raise Unusable(Reason.IMAGE_DEPTH, detail)
@@ -84,6 +79,16 @@ def _measure(file: BinaryIO, path: Path, max_pixels: int) -> tuple[int, int]:
         # Decoders raise all kinds of errors on broken bytes, and one file must not stop a run.
         raise Unusable(Reason.IMAGE_TRUNCATED, f"{path}: cannot be decoded to its end: {error}") from error
     return (height, width) if sideways else (width, height)
+
+
+def check_sides(path: Path, width: int, height: int, max_pixels: int) -> None:
+    """Raise Unusable for a picture that is too large or too thin."""
+    if width * height > max_pixels:
+        detail = f"{path}: {width}×{height} pixels, at most {max_pixels:,} are allowed"
+        raise Unusable(Reason.IMAGE_TOO_LARGE, detail)
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        detail = f"{path}: {width}×{height} pixels; no side may be over {MAX_ASPECT} times the other"
+        raise Unusable(Reason.IMAGE_TOO_THIN, detail)
 
 
 # --- the files of a set --------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
-from tasks.items.images import MAX_ASPECT, MAX_PIXELS
+from tasks.items.images import MAX_PIXELS, check_sides
 from tasks.items.pixels import encode_picture
 from tasks.items.refusals import Reason, Unusable
 from tasks.items.settings import VideoSettings
@@ -127,19 +127,10 @@ def _find_stream(path: Path, file: InputContainer) -> VideoStream:
     """Return the first stream of moving pictures; the cover of a piece of music is none."""
     for stream in file.streams.video:
         if not stream.disposition & Disposition.attached_pic:
-            _check_sides(path, stream.width, stream.height)
+            check_sides(path, stream.width, stream.height, MAX_PIXELS)
             return stream
     sound = "contains only sound" if file.streams.audio else "contains no stream of pictures"
     raise Unusable(Reason.VIDEO_WITHOUT_FRAMES, f"{path}: {sound}")
-
-
-def _check_sides(path: Path, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        detail = f"{path}: {width}×{height} pixels, at most {MAX_PIXELS:,} are allowed"
-        raise Unusable(Reason.IMAGE_TOO_LARGE, detail)
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        detail = f"{path}: {width}×{height} pixels; no side may be over {MAX_ASPECT} times the other"
-        raise Unusable(Reason.IMAGE_TOO_THIN, detail)
 
 
 class _Timeline(NamedTuple):
