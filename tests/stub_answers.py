@@ -165,7 +165,9 @@ def completion(
             choice["logprobs"] = _logprobs(ids, item)
     thinking = 0
     if (body.get("chat_template_kwargs") or {}).get("enable_thinking"):
-        thinking = sum(_think(choice, item, thinks, guided=_constraint(body, gaps)[0] is not None) for choice in choice_list)
+        thinking = sum(
+            _think(choice, item, thinks, guided=_constraint(body, gaps)[0] is not None) for choice in choice_list
+        )
     # text at a guess; an image is told from none, as by any server that looks at it
     contents = [m.get("content") for m in body.get("messages", ()) if isinstance(m, dict)]
     images = sum(part.get("type") == "image_url" for c in contents if isinstance(c, list) for part in c)

@@ -79,7 +79,8 @@ class PromptBudget:
     """Counts prompt tokens exactly for one processor, and shortens requests that are too long.
 
     A prompt is the system and user turn in the processor's chat template, with the generation prompt; those of the
-    longest draft follow, if there are any. With `frames_as_images`, each frame of a recording is an image in it. Any thread may use a PromptBudget.
+    longest draft follow, if there are any. With `frames_as_images`, each frame of a recording is an image in it. Any
+    thread may use a PromptBudget.
     """
 
     def __init__(self, processor: Any, *, frames_as_images: bool = False) -> None:

@@ -121,8 +121,8 @@ class EngineSpec(ServingSettings):
     thinking_tokens: int = Field(
         default=0,
         ge=0,
-        description="Tell the model to think before it answers, with at most this many tokens, e.g. 4096; 0: it is told "
-        "nothing (server, vllm)",
+        description="Tell the model to think before it answers, with at most this many tokens, e.g. 4096; with 0 it is "
+        "told nothing (server, vllm)",
     )
     batch: bool = Field(
         default=False,

@@ -46,7 +46,10 @@ def request(**fields: Any) -> Request:
         (generation(texts=("<think>想</think>和物流有关",)), ("想\n\n和物流有关",)),
         (generation(texts=("",), thoughts=("想",), outcome=Outcome.EMPTY), ("想",)),
         (generation(texts=('{"理由": "问',), thoughts=("想",), outcome=Outcome.TRUNCATED), ('想\n\n{"理由": "问',)),
-        (generation(texts=(ANSWER, "和物流有关", "没有想"), thoughts=("一", "二", "")), (f"一\n\n{ANSWER}", "二\n\n和物流有关")),
+        (
+            generation(texts=(ANSWER, "和物流有关", "没有想"), thoughts=("一", "二", "")),
+            (f"一\n\n{ANSWER}", "二\n\n和物流有关"),
+        ),
     ],
 )
 def test_the_form_is_asked_for_with_what_was_thought_and_written(answer: Generation, drafts: tuple[str, ...]) -> None:

@@ -53,7 +53,9 @@ class Model:
     def close(self) -> None:
         """Nothing to free."""
 
-    def find(self, attempts: int = 2, support: Support = Support.NO, thoughts: Mapping[str, str] = NO_THOUGHTS) -> Reasons:
+    def find(
+        self, attempts: int = 2, support: Support = Support.NO, thoughts: Mapping[str, str] = NO_THOUGHTS
+    ) -> Reasons:
         settings, ask = RationaleSettings(support=support), AskSettings(attempts=attempts)
         spec = EngineSpec(engine="scripted", model="scripted:")
         with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:

@@ -66,8 +66,8 @@ def describe_gaps(can: Capabilities, spec: EngineSpec, *, tokenizer: bool, video
         )
     if can.thinking is Thinking.FREE:
         notes.append(
-            "the server cannot combine thinking with a form of the answer: the model answers freely after thinking, and "
-            "where this answer cannot be read, it is asked once more to put it into the form"
+            "the server cannot combine thinking with a form of the answer: the model answers freely after thinking, "
+            "and where this answer cannot be read, it is asked once more to put it into the form"
         )
     if can.thinking is Thinking.NEVER:
         notes.append(

@@ -58,7 +58,7 @@ def test_thoughts_are_kept_and_the_label_is_never_read_from_them(thinks: Thinks,
     unguided = ANSWER if thinks in CANNOT_COMBINE else NO_ANSWER
     with running(Options(thinks=thinks, unguided=unguided)) as stub:
         found, thoughts, costs = label(tmp_path, stub.url)
-    assert {p.outcome for p in found} == {Outcome.OK if thinks is not Thinks.IN_TEXT else Outcome.REPAIRED}
+    assert {p.outcome for p in found} == {Outcome.OK}
     assert all("草稿" not in p.reason and sum(p.votes.values()) == 3 for p in found)
     assert [text.startswith(f"{THOUGHT}item-{n}") for n, text in enumerate(thoughts.values())] == [True] * 4
     assert costs.asked == 4, "the free answers can be read, so the form is not asked for"
