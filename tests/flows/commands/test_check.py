@@ -204,7 +204,7 @@ def test_a_pack_that_shows_the_text_on_images_can_be_checked(tmp_path: Path) -> 
 def test_thinking_and_the_reasons_from_it_are_estimated(planted: tuple[Path, dict[str, str]]) -> None:
     folder, _ = planted
     pool = {"manifest": str(folder / "manifest.json"), "images": str(folder / "images")}
-    teacher = {"engine": "vllm", "model": "Qwen/Qwen3-VL-8B-Thinking"}
+    teacher = {"engine": "server", "model": "Qwen/Qwen3-VL-8B-Thinking", "base_urls": ["http://127.0.0.1:9/v1"]}
     generator = {"engine": "vllm", "model": "Qwen/Qwen2-VL-7B-Instruct"}
     plain = {"unlabelled": pool, "labelled": None, "teacher": teacher}
     thinking = {
