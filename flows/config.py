@@ -99,11 +99,8 @@ class CommonConfig(Settings):
         """Return the keys with the values that are set once filled in everywhere."""
         names = ("min_pixels", "max_pixels", "trust_remote_code", "seed")
         shared = {name: given.get(name, cls.model_fields[name].default) for name in names}
-        own = {
-            name: value
-            for name, value in given.items()
-            if name in cls.model_fields and is_internal(cls.model_fields[name])
-        }
+        internal = {name for name, field in cls.model_fields.items() if is_internal(field)}
+        own = {name: value for name, value in given.items() if name in internal}
         return spread_values(cls, {k: v for k, v in given.items() if k not in own}, shared) | own
 
 
@@ -133,6 +130,10 @@ class PseudoLabelsConfig(CommonConfig, TeacherSettings):
     """How models are asked."""
     pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
     """How the pool is labelled and which labels are kept."""
+    generator: EngineSpec | None = None
+    """The model that shortens what teachers thought (`pseudo_labels.teach_thinking`)."""
+    rationales: RationaleSettings = RationaleSettings()
+    """Which of its reasons are kept."""
     ask_only: SkipJsonSchema[bool] = False
     """Ask the teacher, and leave decisions to a later run: an earlier stage waits for its answers."""
 
@@ -140,6 +141,7 @@ class PseudoLabelsConfig(CommonConfig, TeacherSettings):
     def _needs_teacher(self) -> Self:
         if not self.panel:
             raise ValueError("no teacher labels the pool: add `teacher` or `teachers`")
+        self.pseudo_labels.check_engines(self.panel, self.generator)
         return self
 
 
@@ -225,7 +227,8 @@ class DistillConfig(SetsConfig, TeacherSettings):
     def _check_stages(self) -> Self:
         if self.labelled is None and self.unlabelled is None:
             raise ValueError("no data: add `labelled`, `unlabelled` or both, each with `manifest` and `images`")
-        if self.generator is not None and self.labelled is None:
+        self.pseudo_labels.check_engines(self.panel, self.generator)
+        if self.generator is not None and self.labelled is None and not self.pseudo_labels.teach_thinking:
             raise ValueError("`generator` explains labelled items: add `labelled`, or remove `generator`")
         if self.student is not None and self.labelled is None:
             raise ValueError("`student` is trained on labelled items: add `labelled`, or remove `student`")

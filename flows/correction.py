@@ -145,7 +145,7 @@ def _make_adjudicators(
         return Adjudicator(ask, spec.share)
 
     panel = [(role, spec) for role, spec in name_teachers(config.panel).items() if not spec.is_rule]
-    panel.sort(key=lambda entry: (entry[1].share is not None, estimate_price(entry[1].prices)))
+    panel.sort(key=lambda entry: (entry[1].share is not None, estimate_price(entry[1])))
     return [make(role, spec) for role, spec in panel]
 
 

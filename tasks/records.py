@@ -119,6 +119,8 @@ class Request(Record):
     frame_pixels: int | None = None  # maximum area of a recording's frame, if it is lower than `max_pixels`
     boxes: BoxForm | None = None  # how boxes in the answer are written, if it may have any; their tokens are kept
     keep_from_turn: int = 0  # the first turn that the token budget must keep (the user's latest); 0: it drops none
+    thinking: int = 0  # tokens for thinking before the answer, beyond `max_tokens`; 0: it is not told to think
+    drafts: tuple[str, ...] = ()  # per answer, what it thought and wrote when it was asked before; the form is missing
 
     @property
     def images(self) -> tuple[ImageRef, ...]:
@@ -161,10 +163,12 @@ class Generation(Record):
     key: str
     outcome: Outcome
     texts: tuple[str, ...] = ()  # the n raw answers, including opening and closing
+    thoughts: tuple[str, ...] = ()  # what it thought before each, if the server returns it apart from the texts
     label_logprobs: dict[str, float] | None = None  # natural, per label of the constraint, normalised over these
     tokens_in: int = 0
     tokens_cached: int = 0
     tokens_out: int = 0
+    tokens_thinking: int = 0  # the part of `tokens_out` that the server reports as thinking
     seconds: float = 0.0  # wall time of the item, or its share of a batch
     engine: str = ""  # fingerprint of the engine: kind, model, versions
     detail: str = ""  # the error, for FAILED, BAD_MEDIA and TOO_LONG
@@ -208,6 +212,7 @@ class Prediction(Record):
     attempt: int = 0  # 0: the first; 1: asked again with another seed; …
     detail: str = ""  # for people: why there is no answer, or what was removed to make the prompt fit
     answers: tuple[Vote, ...] = ()  # the votes with a reason, in the order of the answers
+    key: str = Field(default="", exclude=True)  # of the answer in the ledger, which has what the model thought
 
 
 class Interval(Record):

@@ -29,7 +29,7 @@ import orjson
 from aiohttp import web
 
 from tests.conftest import free_port
-from tests.stub_answers import Gap, Refused, check, completion
+from tests.stub_answers import Gap, Refused, Thinks, check, completion
 
 ROOT = Path(__file__).parent.parent
 
@@ -68,6 +68,7 @@ class BatchOptions:
     lose_reply: float = 0.0
     """Share of uploads and creations that have their effect, after which the connection breaks."""
     gaps: frozenset[Gap] = frozenset()
+    thinks: Thinks = Thinks.NEVER
     alternatives: bool = False
     """Report the alternatives of each token."""
     api_key: str = ""
@@ -284,7 +285,7 @@ class BatchStub:
                 raise Refused("logprobs are not supported", "logprobs")
         except Refused as refusal:
             return 400, {"error": {"message": str(refusal), "param": refusal.param}}
-        answer = completion(body, text, self.options.gaps | {Gap.LOGPROB_IDS}, "")
+        answer = completion(body, text, self.options.gaps | {Gap.LOGPROB_IDS}, "", self.options.thinks)
         for choice in answer["choices"] if body.get("top_logprobs") else ():
             written = choice["message"]["content"]
             other = {"token": "退", "bytes": list("退".encode()), "logprob": -3.0}
@@ -369,6 +370,7 @@ if __name__ == "__main__":
     given = parser.parse_args()
     values = json.loads(given.options)
     values["gaps"] = frozenset(Gap(name) for name in values.get("gaps", ()))
+    values["thinks"] = Thinks(values.get("thinks", ""))
     values["refuse"] = tuple(values.get("refuse", ()))
     threading.Thread(target=_end_with_starter, daemon=True).start()
     asyncio.run(_serve(given.port, BatchOptions(**values)))

@@ -7,6 +7,9 @@ from typing import Any
 
 import orjson
 
+THOUGHT = "想一想"
+"""How all thoughts begin."""
+
 
 class Gap(StrEnum):
     """What a server may lack; it ignores the field silently unless the name says otherwise."""
@@ -17,6 +20,22 @@ class Gap(StrEnum):
     N_REFUSED = "n_refused"
     """A 400 for n above 1."""
     N_IGNORED = "n_ignored"
+
+
+class Thinks(StrEnum):
+    """What comes of thinking where a request switches it on. In its thoughts the model drafts a wrong answer."""
+
+    NEVER = ""
+    APART = "apart"
+    """The thoughts are in a field of their own."""
+    IN_TEXT = "in_text"
+    """They are in the text, whose opening marker the chat template has written; not beside a schema."""
+    NOT_WITH_SCHEMA = "not_with_schema"
+    """Beside a schema there are none."""
+    ALONE_WITH_SCHEMA = "alone_with_schema"
+    """Beside a schema there is nothing else."""
+    ENDLESS = "endless"
+    """They take all tokens."""
 
 
 class Fault(StrEnum):
@@ -120,7 +139,9 @@ def _check_image(url: str, media: str | None) -> None:
         raise Refused(f"cannot read an image from {url[:40]}")
 
 
-def completion(body: dict[str, Any], item: str, gaps: frozenset[Gap], unguided: str) -> dict[str, Any]:
+def completion(
+    body: dict[str, Any], item: str, gaps: frozenset[Gap], unguided: str, thinks: Thinks = Thinks.NEVER
+) -> dict[str, Any]:
     """A chat completion in OpenAI's form, obeying every field that is no gap.
 
     `unguided` is what the model says when nothing constrains it; the n answers differ where they may.
@@ -142,12 +163,19 @@ def completion(body: dict[str, Any], item: str, gaps: frozenset[Gap], unguided: 
     if (ids := body.get("logprob_token_ids")) and body.get("logprobs") and Gap.LOGPROB_IDS not in gaps:
         for choice in choice_list:
             choice["logprobs"] = _logprobs(ids, item)
+    thinking = 0
+    if (body.get("chat_template_kwargs") or {}).get("enable_thinking"):
+        thinking = sum(
+            _think(choice, item, thinks, guided=_constraint(body, gaps)[0] is not None) for choice in choice_list
+        )
     # text at a guess; an image is told from none, as by any server that looks at it
     contents = [m.get("content") for m in body.get("messages", ()) if isinstance(m, dict)]
     images = sum(part.get("type") == "image_url" for c in contents if isinstance(c, list) for part in c)
     prompt = 300 + 100 * images
-    out = sum(len(text) for text in texts)
-    usage = {"prompt_tokens": prompt, "completion_tokens": out, "total_tokens": prompt + out}
+    out = sum(len(text) for text in texts) + thinking
+    usage: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": out, "total_tokens": prompt + out}
+    if thinking:
+        usage["completion_tokens_details"] = {"reasoning_tokens": thinking}
     return {
         "id": f"chatcmpl-{item}",
         "object": "chat.completion",
@@ -156,6 +184,22 @@ def completion(body: dict[str, Any], item: str, gaps: frozenset[Gap], unguided: 
         "choices": choice_list,
         "usage": usage,
     }
+
+
+def _think(choice: dict[str, Any], item: str, thinks: Thinks, *, guided: bool) -> int:
+    """Put thoughts before a choice's text; return their number of tokens."""
+    if thinks is Thinks.NEVER or (guided and thinks in (Thinks.IN_TEXT, Thinks.NOT_WITH_SCHEMA)):
+        return 0
+    thoughts = f'{THOUGHT}{item}，先写草稿{{"理由": "草稿", "所属类别": "反馈破损"}}，不对。'
+    message = choice["message"]
+    if thinks is Thinks.IN_TEXT:
+        message["content"] = f"{thoughts}</think>\n\n{message['content']}"
+        return len(thoughts)
+    message["reasoning_content"] = thoughts
+    if thinks is Thinks.ENDLESS or (guided and thinks is Thinks.ALONE_WITH_SCHEMA):
+        message["content"] = None
+        choice["finish_reason"] = "length" if thinks is Thinks.ENDLESS else "stop"
+    return len(thoughts)
 
 
 def _constraint(body: dict[str, Any], gaps: frozenset[Gap]) -> tuple[dict[str, Any] | None, list[str]]:

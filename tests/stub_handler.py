@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from tests.stub_answers import Fault, Gap, Refused, check, completion, hashed, too_long
+from tests.stub_answers import Fault, Gap, Refused, Thinks, check, completion, hashed, too_long
 from tests.stub_book import Book
 
 CRASHED = 77
@@ -52,6 +52,7 @@ class Options:
     gaps: frozenset[Gap] = frozenset()
     unguided: str = ""
     """What the model says where nothing constrains it."""
+    thinks: Thinks = Thinks.NEVER
     media: str | None = None
     """Folder below which `file://` images are read; None: nowhere."""
     most_characters: int = 0
@@ -143,7 +144,7 @@ class Stub:
             check(body, gaps, options.media, options.most_characters)
         except Refused as refusal:
             return self._error(400, str(refusal), refusal.param)
-        answer = completion(body, item, gaps, options.unguided)
+        answer = completion(body, item, gaps, options.unguided, options.thinks)
         if fault is Fault.NO_CHOICES_KEY:
             answer = {"result": answer["choices"], "usage": answer["usage"]}
         elif fault is Fault.EMPTY_CHOICES:

@@ -26,10 +26,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.stub_answers import Fault, Gap
+from tests.stub_answers import Fault, Gap, Thinks
 from tests.stub_handler import CRASHED, Options, serve
 
-__all__ = ["Fault", "Gap", "Options", "Running", "running"]
+__all__ = ["Fault", "Gap", "Options", "Running", "Thinks", "running"]
 
 ROOT = Path(__file__).parent.parent
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -123,6 +123,7 @@ def running(options: Options | None = None, port: int = 0) -> Iterator[Running]:
 def _parse(text: str) -> Options:
     values = json.loads(text)
     values["gaps"] = frozenset(Gap(name) for name in values.get("gaps", ()))
+    values["thinks"] = Thinks(values.get("thinks", ""))
     values["faults"] = {Fault(name): share for name, share in values.get("faults", {}).items()}
     values["always"] = {item: Fault(name) for item, name in values.get("always", {}).items()}
     return Options(**values)

@@ -18,6 +18,7 @@ from tasks.models.image_cache import ImageCache
 from tasks.models.pins import describe_newer_commit
 from tasks.models.qwen_vl import find_patch_size
 from tasks.models.teacher import name_teachers
+from tasks.models.token_budget import CHARS_PER_TOKEN
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter, count_fixed_chars
 from tasks.rationales.settings import Support
@@ -186,6 +187,8 @@ class _Estimator:
                     asked = [s for items in (self.labelled, self.pool) for s in items[: int(share * len(items))]]
                     limit = "" if spec.share is None else ", at most"
                     yield from self._estimate_teacher(f"pseudo-labels: {role}{limit}", spec, asked)
+            if config.generator and config.pseudo_labels.teach_thinking:
+                yield self._estimate_shortening(config.generator, max(spec.thinking_tokens for spec in config.panel))
 
     def _estimate_reasons(self, spec: EngineSpec) -> Iterator[Estimate]:
         settings = self.config.rationales
@@ -209,6 +212,13 @@ class _Estimator:
             describing = Sampling(max_tokens=ask.max_tokens, seed=seed)
             yield self._count(f"{stage}, descriptions", spec, (prompter.describe(s, describing) for s in items))
         yield self._count(stage, spec, (prompter.classify(s, ask.sample_votes(seed), show_box=True) for s in items))
+
+    def _estimate_shortening(self, spec: EngineSpec, tokens: int) -> Estimate:
+        """Return the estimate for shortening thoughts of half of so many `tokens` about each item of the pool."""
+        prompter, sampling = self._make_prompter(spec), self.config.ask.sample_reason(0, self.config.seed)
+        thoughts = "\u2026" * round(tokens / 2 * CHARS_PER_TOKEN)
+        requests = (prompter.rationale(s, s.labels[0], sampling, thoughts=thoughts) for s in self.pool)
+        return self._count("pseudo-labels: reasons from thoughts", spec, requests)
 
     def _estimate_direct(self, stage: str, spec: EngineSpec, items: Sequence[Sample]) -> Estimate:
         prompter, sampling = self._make_prompter(spec), Sampling(seed=self.config.seed)

@@ -46,6 +46,7 @@ class Tally:
     tokens_in: int = 0
     tokens_cached: int = 0
     tokens_out: int = 0
+    tokens_thinking: int = 0
     answering_seconds: float = 0.0
     starved_seconds: float = 0.0
     gpu_seconds: float = 0.0
@@ -65,6 +66,7 @@ class Tally:
         self.tokens_in += g.tokens_in
         self.tokens_cached += g.tokens_cached
         self.tokens_out += g.tokens_out
+        self.tokens_thinking += g.tokens_thinking
         self._charge(prices, prices.cost_of(g.tokens_in, g.tokens_cached, g.tokens_out))
 
     def add_session(self, prices: Prices, usage: Usage, held_seconds: float) -> None:

@@ -75,7 +75,7 @@ class Work:
 
 
 def measure_work(request: Request, patch_size: int) -> Work:
-    """Return what answering `request` takes; half of the tokens allowed are taken to be written."""
+    """Return what answering `request` takes; half of the tokens allowed for it are taken to be used, also to think."""
     bounds = {"min_pixels": request.min_pixels, "max_pixels": request.max_pixels, "patch_size": patch_size}
     tokens = 0
     pairs = sum(len(video.frames) // FRAMES_PER_PATCH for video in request.videos)
@@ -84,7 +84,7 @@ def measure_work(request: Request, patch_size: int) -> Work:
         bounds |= request.frame_bounds
         tokens += sum(count_video_tokens(video, **bounds) - 2 for video in request.videos)
     bare = isinstance(request.constraint, LabelAnswer) and request.constraint.reason_key is None
-    answer = _LABEL_TOKENS + (0 if bare else request.sampling.max_tokens / 2)
+    answer = _LABEL_TOKENS + (0 if bare else (request.sampling.max_tokens + request.thinking) / 2)
     answers = request.sampling.n if request.sampling.temperature > 0 else 1
     return Work(
         1,

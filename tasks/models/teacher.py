@@ -3,15 +3,17 @@
 Also says what each of several teachers has answered, cost and is worth.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tasks.models.ask import Asker
-from tasks.models.engines.spec import EngineSpec, Prices, TeacherSpec
+from tasks.models.engines.spec import EngineSpec, TeacherSpec
+from tasks.models.ledger.ledger import Ledger
 from tasks.models.settings import AskSettings
 from tasks.prompts.parsing import parse_reason
 from tasks.prompts.prompter import Prompter
+from tasks.prompts.thinking import choose_thoughts
 from tasks.records import USABLE, Prediction, Sample, Sampling
 
 
@@ -41,7 +43,17 @@ def label_with_teacher(
     return asker.ask_for_labels(requests, spec, what, source="teacher", model=prompter.model, attempts=ask.attempts)
 
 
-_TOKENS_IN, _TOKENS_OUT = 1600, 150
+def find_thoughts(ledger: Ledger, predictions: Iterable[Prediction]) -> dict[str, str]:
+    """Return what teachers thought before they chose the labels, by sample id; only of those that thought."""
+    found: dict[str, str] = {}
+    for prediction in predictions:
+        answer = ledger.get([prediction.key]).get(prediction.key)
+        if answer is not None and (thoughts := choose_thoughts(answer, prediction.label or "")):
+            found[prediction.sample_id] = thoughts
+    return found
+
+
+_TOKENS_IN, _TOKENS_OUT, _VOTES = 1600, 150, 3
 """Of one item with a screenshot and three votes. Prices are compared by it, not by what was used so far, so that a
 rerun chooses the same teachers and pays for nothing else."""
 
@@ -51,9 +63,11 @@ def name_teachers(panel: Sequence[TeacherSpec]) -> dict[str, TeacherSpec]:
     return {f"teacher {n}" if len(panel) > 1 else "teacher": spec for n, spec in enumerate(panel, 1)}
 
 
-def estimate_price(prices: Prices) -> float:
+def estimate_price(spec: EngineSpec) -> float:
     """Return the price of a typical answer; a model without token prices is taken to need one GPU-second."""
-    return prices.cost_of(_TOKENS_IN, 0, _TOKENS_OUT) + (0.0 if prices.of_tokens else prices.gpu_hour / 3600)
+    prices = spec.prices
+    tokens_out = _TOKENS_OUT + _VOTES * spec.thinking_tokens // 2
+    return prices.cost_of(_TOKENS_IN, 0, tokens_out) + (0.0 if prices.of_tokens else prices.gpu_hour / 3600)
 
 
 @dataclass

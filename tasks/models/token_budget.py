@@ -14,12 +14,12 @@ from tasks.models.image_cache import TooThin, compute_sides
 from tasks.models.qwen_vl import FRAMES_PER_PATCH, MERGE, names_times, write_time
 from tasks.models.unanswered import TooLong
 from tasks.prompts.recordings import LEAST_FRAMES, describe_times, keep_frames, list_pair_times
-from tasks.prompts.turns import make_system_turn, make_user_content
+from tasks.prompts.turns import make_draft_turns, make_system_turn, make_user_content
 from tasks.records import Request
 
 _WRAPPER_TOKENS = 24
 """Tokens that the chat template adds to a user turn, including the default system turn."""
-_CHARS_PER_TOKEN = 1.6
+CHARS_PER_TOKEN = 1.6
 """Chinese text has 1.5 to 1.8 characters per token of Qwen2's tokenizer; an estimate, for `check` only."""
 _LEAST_TOKENS = 4
 """Fewest tokens to which an image is shrunk: the lower bound of qwen_vl_utils."""
@@ -58,7 +58,7 @@ def estimate_prompt_tokens(request: Request, patch_size: int) -> int:
                 seen += count_video_tokens(part.video, **request.frame_bounds, patch_size=patch_size)
             else:
                 chars += len(part.text)
-    return _WRAPPER_TOKENS + seen + round(chars / _CHARS_PER_TOKEN)
+    return _WRAPPER_TOKENS + seen + round(chars / CHARS_PER_TOKEN)
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,9 @@ class Fitted:
 class PromptBudget:
     """Counts prompt tokens exactly for one processor, and shortens requests that are too long.
 
-    A prompt is the system and user turn in the processor's chat template, with the generation prompt. With
-    `frames_as_images`, each frame of a recording is an image in it. Any thread may use a PromptBudget.
+    A prompt is the system and user turn in the processor's chat template, with the generation prompt; those of the
+    longest draft follow, if there are any. With `frames_as_images`, each frame of a recording is an image in it. Any
+    thread may use a PromptBudget.
     """
 
     def __init__(self, processor: Any, *, frames_as_images: bool = False) -> None:
@@ -135,6 +136,7 @@ class PromptBudget:
 
     def _render(self, request: Request) -> str:
         turns = [*make_system_turn(request), {"role": "user", "content": self._make_content(request)}]
+        turns += make_draft_turns(request, max(request.drafts, key=len, default=""))
         return self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
     def _make_content(self, request: Request) -> list[dict[str, str]]:

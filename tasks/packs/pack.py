@@ -13,6 +13,8 @@ from tasks.packs.pack_file import PackFile, TaskPack, read_pack_file
 from tasks.records import Sample
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
+STARTER = TEMPLATES / "starter"
+"""The prompts of new packs, one folder per language. A template that a pack lacks and may lack is read from here."""
 TEMPLATE_FILES = ("rationale.jinja", "classify.jinja", "answer.jinja")
 FREE_TEXT_FILES = ("write.jinja", "answer.jinja")
 

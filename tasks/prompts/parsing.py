@@ -77,6 +77,7 @@ def parse(request: Request, generation: Generation, *, source: str, model: str) 
             rung=read.rung,
             detail="; ".join(filter(None, (explain_unread(read.outcome, generation), *reason.faults))),
             answers=tuple(answers),
+            key=generation.key,
         )
 
     if generation.outcome not in _READABLE:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from tasks.errors import PackError
 from tasks.media import BoxForm, ImagePart, Part, TextPart, VideoPart, digest_part
-from tasks.packs.pack import Pack
+from tasks.packs.pack import STARTER, Pack
 from tasks.packs.pack_file import OcrOption
 from tasks.prompts.box_forms import show_box_form
 from tasks.prompts.recordings import compute_frame_pixels
@@ -31,11 +31,8 @@ LONG_PROMPT = 2500
 POINTING_TOKENS = 200
 """More tokens for the boxes after a reason: about 25 each with Qwen2-VL's tokens, and 45 each as JSON in JSON."""
 _OF_THE_ITEM = ("label", "description", "complaint", "box")
-
-_AGAIN_TEMPERATURE = 0.7
-"""Greedy decoding would give the same answer again."""
-_AGAIN_SEEDS = 1000
-"""Distance between the seeds of two attempts: n votes of a server that answers one at a time use those in between."""
+_MOST_THOUGHTS = 4000
+"""Characters of a model's thoughts that are shown when they are to be shortened: the last ones, with what it found."""
 
 # Private-use characters that replace the two values while an answer template is split at them.
 _REASON = "\ue000"
@@ -44,16 +41,6 @@ _LABEL = "\ue001"
 
 def _dump_json_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def reseed(request: Request, attempt: int) -> Request:
-    """Return the same question for another attempt: with a new seed, and sampled if it was greedy."""
-    temperature = max(request.sampling.temperature, _AGAIN_TEMPERATURE)
-    sampling = request.sampling.model_copy(
-        update={"seed": request.sampling.seed + _AGAIN_SEEDS * attempt, "temperature": temperature}
-    )
-    key = digest_of({"again": request.key, "sampling": sampling.model_dump()})
-    return request.model_copy(update={"key": key, "sampling": sampling})
 
 
 def count_fixed_chars(request: Request) -> int:
@@ -78,8 +65,9 @@ class Prompter:
     `model` identifies the model that will be asked (`engines.identity.identify_model`). It is part of every request's
     key. So are `max_pixels` and `min_pixels`, which bound each image's area, and `context_length`, which decides how
     prompts are shortened. `texts` maps image digest to the text on the image, for a pack with the option `ocr`.
-    `box_form` is how the model writes boxes, for a pack with the option `boxes`. Methods raise PackError with the file
-    when a template does not parse or uses an unknown variable.
+    `box_form` is how the model writes boxes, for a pack with the option `boxes`. With `thinking_tokens`, the model
+    thinks before answers that it begins itself. Methods raise PackError with the file when a template does not parse or
+    uses an unknown variable.
     """
 
     def __init__(
@@ -92,18 +80,20 @@ class Prompter:
         context_length: int | None = None,
         texts: Mapping[str, str] | None = None,
         box_form: BoxForm = BoxForm.QWEN2,
+        thinking_tokens: int = 0,
     ) -> None:
         if pack.ocr is not None and texts is None:
             raise ValueError(f"pack {pack.name} shows the text on images; pass `texts`, read by tasks/items/ocr.py")
         self.texts: Mapping[str, str] = texts or {}
         self.box_form = box_form
         self._context_length = context_length
+        self._thinking_tokens = thinking_tokens
         self.pack = pack
         self.model = model
         self.max_pixels = max_pixels
         self.min_pixels = min_pixels
         environment = _Sandbox(
-            loader=FileSystemLoader(pack.folder),
+            loader=FileSystemLoader([pack.folder, STARTER / ("zh" if pack.language.startswith("zh") else "en")]),
             undefined=StrictUndefined,
             autoescape=False,  # prompts are not HTML
         )
@@ -117,15 +107,23 @@ class Prompter:
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle only what the prompter was made of: compiled templates cannot be pickled."""
         bounds = {"max_pixels": self.max_pixels, "min_pixels": self.min_pixels, "context_length": self._context_length}
+        bounds["thinking_tokens"] = self._thinking_tokens
         return partial(Prompter, self.pack, self.model, texts=self.texts, box_form=self.box_form, **bounds), ()
 
-    def rationale(self, sample: Sample, label: str, sampling: Sampling, complaint: str = "") -> Request:
+    def rationale(
+        self, sample: Sample, label: str, sampling: Sampling, complaint: str = "", thoughts: str = ""
+    ) -> Request:
         """Make a request that asks why `sample` has `label`; the answer is free text.
 
-        `complaint` says what was wrong with an earlier answer; the template's suffix may show it.
+        `complaint` says what was wrong with an earlier answer; the template's suffix may show it. With `thoughts`, what
+        a model thought about the sample, it asks to shorten these to a reason.
         """
+        purpose = "shorten" if thoughts else "rationale"
+        if thoughts:
+            shown = TextPart(text=self._render(purpose, "thoughts", thoughts=thoughts[-_MOST_THOUGHTS:]))
+            sample = sample.model_copy(update={"parts": (*sample.parts, shown)})
         variables = {"label": label, "complaint": complaint, "box": self._show_box(sample)}
-        return self._request(sample, "rationale", FreeText(), self._leave_room(sampling), **variables)
+        return self._request(sample, purpose, FreeText(), self._leave_room(sampling), **variables)
 
     def describe(self, sample: Sample, sampling: Sampling) -> Request:
         """Make a request that asks what `sample` shows: the first of two steps in packs with `describe_first`."""
@@ -247,6 +245,8 @@ class Prompter:
         suffix = self._render(purpose, "suffix", **context)
         parts = _insert_texts(sample.parts, self.texts, self.pack.ocr)
         videos = [part.video for part in parts if isinstance(part, VideoPart)]
+        begun = isinstance(constraint, LabelAnswer) and constraint.between is None  # nothing to think about any more
+        thinking = 0 if begun else self._thinking_tokens
         key = digest_of(
             {
                 "prefix": prefix,
@@ -261,6 +261,7 @@ class Prompter:
                 # only if there is one: otherwise the keys of all existing answers would change
                 **({"system": self.pack.system} if self.pack.system else {}),
                 **({"boxes": True} if self.pack.boxes else {}),
+                **({"thinking": thinking} if thinking else {}),
             }
         )
         return Request(
@@ -280,6 +281,7 @@ class Prompter:
             keep_from_turn=task.find_latest_user_turn(
                 (part.turn, part.text if isinstance(part, TextPart) else "") for part in sample.parts
             ),
+            thinking=thinking,
         )
 
     def _render(self, name: str, block: str | None, **context: Any) -> str:

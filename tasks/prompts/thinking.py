@@ -1,4 +1,4 @@
-"""Cut the thinking out of an answer, so that a draft in it is never read as the answer.
+"""Part the thinking from an answer, so that a draft in it is never read as the answer.
 
 Servers with a reasoning parser return the thinking separately. Without one, or with the wrong one, it is part of the
 text. Models mark it differently, and some chat templates already contain the opening marker, so that the text has only
@@ -7,9 +7,11 @@ the closing one.
 
 import re
 
+from tasks.records import Generation
+
 ADVICE = (
-    "only thinking and no answer: raise `max_tokens`, or switch thinking off, for many models with "
-    "`extra_body: {chat_template_kwargs: {enable_thinking: false}}` (engine: server)"
+    "only thinking and no answer: raise `thinking_tokens` (`max_tokens` without it), or switch thinking off, for many "
+    "models with `extra_body: {chat_template_kwargs: {enable_thinking: false}}` (engine: server)"
 )
 """What to do if a model spends all of its tokens on thinking."""
 
@@ -35,11 +37,17 @@ _WRAPPER = re.compile(
 
 
 def cut_thinking(text: str) -> str:
-    """Return the text without its thinking, or unchanged if it has none.
+    """Return the text without its thinking, or unchanged if it has none."""
+    return split_thinking(text)[1]
+
+
+def split_thinking(text: str) -> tuple[str, str]:
+    """Return the thinking in the text, as far as it has ended, and the text without any, unchanged if it has none.
 
     Thinking without an opening marker begins with the text; thinking without a closing marker ends with it.
     """
     kept: list[str] = []
+    thoughts: list[str] = []
     start = 0
     inside = found = False
     for marker in _MARKER.finditer(text):
@@ -49,13 +57,27 @@ def cut_thinking(text: str) -> str:
         if marker["closes"]:
             if not inside:
                 kept.clear()
-            inside = False
-            start = marker.end()
-        elif not inside:
+            thoughts.append(text[start : marker.start()])
+        elif inside:
+            continue
+        else:
             kept.append(text[start : marker.start()])
-            inside = True
+        inside = not marker["closes"]
+        start = marker.end()
     if not found:
-        return text
+        return "", text
     if not inside:
         kept.append(text[start:])
-    return _WRAPPER.sub("", "\n".join(kept)).strip()
+    return "\n".join(thoughts).strip(), _WRAPPER.sub("", "\n".join(kept)).strip()
+
+
+def read_thoughts(generation: Generation) -> list[str]:
+    """Return what the model thought before each of the texts; empty where it did not think or never ended thinking."""
+    separate = generation.thoughts or ("",) * len(generation.texts)
+    return [own or split_thinking(text)[0] for own, text in zip(separate, generation.texts, strict=True)]
+
+
+def choose_thoughts(generation: Generation, label: str) -> str:
+    """Return what the model thought before the first text that names `label`; empty if there is no such thought."""
+    pairs = zip(read_thoughts(generation), generation.texts, strict=True)
+    return next((thoughts for thoughts, text in pairs if thoughts and label in cut_thinking(text)), "")

@@ -36,11 +36,19 @@ def make_user_content(request: Request, *, frames_as_images: bool = False) -> li
             content.append({"type": "video", "video": part.video.path})
         else:
             content.append({"type": "text", "text": escape_placeholder(part.text)})
-    suffix = escape_placeholder(request.suffix)
-    if request.boxes is not None:
-        suffix = suffix.replace(escape_placeholder(BOX_EXAMPLE), BOX_EXAMPLE)
-    content.append({"type": "text", "text": suffix})
+    content.append({"type": "text", "text": _write_suffix(request)})
     return [element for element in content if element.get("text") != ""]
+
+
+def make_draft_turns(request: Request, draft: str) -> list[dict[str, str]]:
+    """Return the turns after the user's for an answer of which there is a `draft`: this, and the instruction again.
+
+    The list is empty without a draft.
+    """
+    if not draft:
+        return []
+    instruction = {"role": "user", "content": _write_suffix(request).strip()}
+    return [{"role": "assistant", "content": escape_placeholder(draft)}, instruction]
 
 
 def make_user_text(request: Request) -> str:
@@ -52,6 +60,11 @@ def make_user_text(request: Request) -> str:
     """
     content = make_user_content(request)
     return "".join(element["text"] if element["type"] == "text" else _TOKENS[element["type"]] for element in content)
+
+
+def _write_suffix(request: Request) -> str:
+    suffix = escape_placeholder(request.suffix)
+    return suffix if request.boxes is None else suffix.replace(escape_placeholder(BOX_EXAMPLE), BOX_EXAMPLE)
 
 
 def escape_placeholder(text: str) -> str:

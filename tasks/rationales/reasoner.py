@@ -1,7 +1,7 @@
 """Find a reason for each item's label: ask, judge, and ask again with a complaint."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tasks.models.ask import Asker
@@ -19,6 +19,7 @@ from tasks.records import USABLE, Dropped, Outcome, Prediction, Sample, Sampling
 
 STAGE = "rationales"
 
+NO_THOUGHTS: Mapping[str, str] = {}
 _HOPELESS = {Outcome.BAD_MEDIA, Outcome.TOO_LONG}
 
 
@@ -31,12 +32,14 @@ def find_reasons(
     ask: AskSettings,
     seed: int,
     find_lines: FindLines | None = None,
+    thoughts: Mapping[str, str] = NO_THOUGHTS,
 ) -> "Reasons":
     """Ask why each sample has its given label, up to `ask.attempts` times; keep or drop every sample.
 
-    `find_lines` finds the text on images, with which boxes are judged. Raises what `asker` raises.
+    `find_lines` finds the text on images, with which boxes are judged. `thoughts` is what another model thought about
+    the samples, by id: these are asked to be shortened to a reason. Raises what `asker` raises.
     """
-    reasoner = _Reasoner(asker, prompter, spec, settings, ask, seed, find_lines)
+    reasoner = _Reasoner(asker, prompter, spec, settings, ask, seed, find_lines, thoughts)
     waiting = samples
     for attempt in range(ask.attempts):
         waiting = reasoner.ask_once(waiting, attempt)
@@ -114,6 +117,7 @@ class _Reasoner:
     ask: AskSettings
     seed: int
     find_lines: FindLines | None
+    thoughts: Mapping[str, str]
     found: Reasons = field(default_factory=Reasons)
     accepted: list[MarkedReason] = field(default_factory=list[MarkedReason])
     complaints: dict[str, str] = field(default_factory=dict[str, str])
@@ -151,7 +155,9 @@ class _Reasoner:
     ) -> tuple[list[LabelledReason], dict[str, BadReason | Outcome], dict[str, str]]:
         """Return the readable reasons, the outcomes of the others by id, and the text of each answer by id."""
         sampling = self.ask.sample_reason(attempt, self.seed)
-        requests = [self.prompter.rationale(s, s.given or "", sampling, self.complaints.get(s.id, "")) for s in samples]
+        told = ((self.complaints.get(s.id, ""), self.thoughts.get(s.id, "")) for s in samples)
+        asked = zip(samples, told, strict=True)
+        requests = [self.prompter.rationale(s, s.given or "", sampling, *about) for s, about in asked]
         answers = self.asker.ask(requests, self.spec, what)
         explained: list[LabelledReason] = []
         faults: dict[str, BadReason | Outcome] = {}

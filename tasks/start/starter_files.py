@@ -9,10 +9,9 @@ from pathlib import Path
 import yaml
 
 from tasks.packs.columns import DEFAULT_COLUMNS, Columns
-from tasks.packs.pack import TEMPLATES
+from tasks.packs.pack import STARTER
 from tasks.start.grouping import StarterTask
 
-_TEMPLATES = TEMPLATES / "starter"
 NAMES = {"zh": "Chinese", "en": "English"}
 """Maps the language of a starter's prompts to its name."""
 _CHINESE = 0.3
@@ -35,7 +34,7 @@ def write_pack(
     folder: Path, data: Path, language: str, columns: Columns, tasks: Sequence[StarterTask], *, images_first: bool
 ) -> None:
     """Write the folder of a new pack: the starter's templates of a language, and pack.yaml."""
-    shutil.copytree(_TEMPLATES / language, folder)
+    shutil.copytree(STARTER / language, folder)
     keys = _KEYS[language]
     labels = {label for task in tasks for label in task.labels}
     lines = [

@@ -31,7 +31,8 @@ class RowWriter:
     def __init__(self, path: Path, kind: type[Record]) -> None:
         self._path = path
         self._nested = nested_fields(kind)
-        columns = [(name, column_type(field.annotation)) for name, field in kind.model_fields.items()]
+        fields = kind.model_fields.items()
+        columns = [(name, column_type(field.annotation)) for name, field in fields if not field.exclude]
         self._schema = pa.schema(columns or [("sample_id", pa.string())])
         self._stack = ExitStack()
         self._rows: list[dict[str, Any]] = []

@@ -26,6 +26,8 @@ class Costs(BaseModel):
     tokens_cached: int = 0
     """The part of `tokens_in` that was in the server's prefix cache."""
     tokens_out: int = 0
+    tokens_thinking: int = 0
+    """The part of `tokens_out` that servers report as thinking."""
     answering_seconds: float = 0.0
     """Wall time, in seconds, in which engines were answering."""
     utilisation: float = 0.0
@@ -44,6 +46,7 @@ class Costs(BaseModel):
             ("answers asked", self.asked), ("answers reused", self.reused), ("answers failed", self.failed),
             ("prompts shortened", self.shortened), ("asked again", self.asked_again),
             ("tokens in", self.tokens_in), ("of these cached", self.tokens_cached), ("tokens out", self.tokens_out),
+            ("of these thinking", self.tokens_thinking),
             ("seconds answering", round(self.answering_seconds, 1)),
             ("engine utilisation, %", round(100 * self.utilisation, 1)),
             ("seconds starved", round(self.starved_seconds, 1)), ("GPU-seconds", round(self.gpu_seconds, 1)),

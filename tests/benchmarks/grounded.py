@@ -44,11 +44,12 @@ from tasks.models.engines.engine import Engine, Workplace, open_engine
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import load_pack
+from tasks.prompts.again import reseed
 from tasks.prompts.box_forms import fill_in_boxes
 from tasks.prompts.boxes import compute_overlap
 from tasks.prompts.parsing import parse, parse_reason
 from tasks.prompts.pointing import PointingReason
-from tasks.prompts.prompter import Prompter, reseed
+from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import make_user_content
 from tasks.rationales.gate import judge_boxes
 from tasks.records import Request, Sample, Sampling, Split

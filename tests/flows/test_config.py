@@ -76,6 +76,11 @@ def test_stages_left_out_are_skipped(file: Path, text: str, stages: tuple[str, .
         pytest.param(HEAD, "labelled", id="nothing to do"),
         pytest.param(HEAD + POOL + "teacher: {model: t}\nstudent: {base: b}\n", "labelled", id="student without items"),
         pytest.param(HEAD + POOL + "generator: {model: t}\n", "labelled", id="generator without items"),
+        pytest.param(
+            HEAD + POOL + "teacher: {model: t}\npseudo_labels: {teach_thinking: true}\n",
+            "thinking_tokens",
+            id="no thoughts to teach",
+        ),
         pytest.param(HEAD + LABELLED + "generator: {engine: vlm, model: g}\n", "generator.engine", id="unknown engine"),
         pytest.param(HEAD + LABELLED + "shard_size: many\n", "shard_size", id="not a number"),
         pytest.param(HEAD + LABELLED + "shard_size: 0\n", "shard_size", id="out of bounds"),
@@ -130,7 +135,7 @@ def list_settings(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
 
 
 def test_there_are_few_settings_and_most_are_optional(file: Path) -> None:
-    assert len(set(list_settings(DistillConfig))) <= 110
+    assert len(set(list_settings(DistillConfig))) <= 112
     file.write_text("pack: demo\nlabelled: {manifest: data/items.json}\n", "utf-8")
     config = load_config(file)
     assert (config.output, config.labelled and config.labelled.images) == (Path("artifacts/demo"), Path("data"))

@@ -31,12 +31,14 @@ def digest_folder(folder: Path) -> str:
 
 
 def identify_model(spec: EngineSpec) -> str:
-    """Return the checkpoint's identity; `+` and the identities of the adapter and of `extra_body` follow, if any."""
+    """Return the checkpoint's identity; `+` and those of the adapter, `extra_body` and thinking follow, if any."""
     identities = [identify_checkpoint(spec.model, spec.revision)]
     if spec.adapter is not None:
         identities.append(identify_checkpoint(spec.adapter, None))
     if spec.extra_body:
         identities.append(f"extra_body#{digest_of(spec.extra_body)[:12]}")
+    if spec.thinking_tokens:
+        identities.append(f"thinking#{spec.thinking_tokens}")
     return "+".join(identities)
 
 
@@ -50,6 +52,7 @@ def make_prompter(pack: Pack, spec: EngineSpec, texts: Mapping[str, str] | None 
         context_length=spec.context_length,
         texts=texts,
         box_form=find_served_form(spec) if pack.boxes else BoxForm.QWEN2,
+        thinking_tokens=spec.thinking_tokens,
     )
 
 

@@ -118,6 +118,12 @@ class EngineSpec(ServingSettings):
         default={},
         description="Fields to add to requests, e.g. {chat_template_kwargs: {enable_thinking: false}} (server, vllm)",
     )
+    thinking_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="Tell the model to think before it answers, with at most this many tokens, e.g. 4096; with 0 it is "
+        "told nothing (server, vllm)",
+    )
     batch: bool = Field(
         default=False,
         description="Send questions as files to the server's batch API, at half of `prices`; answers take up to 24 "
@@ -148,6 +154,14 @@ class EngineSpec(ServingSettings):
             raise ValueError(f"engine `{self.engine}` cannot use `extra_body`; remove it, or set `engine: server`")
         if own := sorted(_OWN_FIELDS & self.extra_body.keys()):
             raise ValueError(f"`extra_body` cannot set {', '.join(own)}, which labelstill sets itself; remove them")
+        return self
+
+    @model_validator(mode="after")
+    def _check_thinking(self) -> Self:
+        if self.thinking_tokens and self.engine not in ("server", "vllm"):
+            raise ValueError(f"engine `{self.engine}` cannot think: remove `thinking_tokens`, or set `engine: vllm`")
+        if self.thinking_tokens and (own := {"chat_template_kwargs", "enable_thinking"} & self.extra_body.keys()):
+            raise ValueError(f"`thinking_tokens` sets {', '.join(sorted(own))} itself; remove them from `extra_body`")
         return self
 
     @model_validator(mode="after")

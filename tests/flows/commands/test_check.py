@@ -201,6 +201,25 @@ def test_a_pack_that_shows_the_text_on_images_can_be_checked(tmp_path: Path) -> 
     assert check(small_config(tmp_path, items=12).model_copy(update={"pack": str(pack)})).requests > 24
 
 
+def test_thinking_and_the_reasons_from_it_are_estimated(planted: tuple[Path, dict[str, str]]) -> None:
+    folder, _ = planted
+    pool = {"manifest": str(folder / "manifest.json"), "images": str(folder / "images")}
+    teacher = {"engine": "server", "model": "Qwen/Qwen3-VL-8B-Thinking", "base_urls": ["http://127.0.0.1:9/v1"]}
+    generator = {"engine": "vllm", "model": "Qwen/Qwen2-VL-7B-Instruct"}
+    plain = {"unlabelled": pool, "labelled": None, "teacher": teacher}
+    thinking = {
+        **plain, "teacher": {**teacher, "thinking_tokens": 1000}, "generator": generator,
+        "pseudo_labels": {"teach_thinking": True},
+    }  # fmt: skip
+    before, after = [check(load_config(write_config(folder, **keys))).estimates for keys in (plain, thinking)]
+    items = before[0].requests
+    assert [(e.stage, e.requests) for e in after] == [
+        ("pseudo-labels", items), ("pseudo-labels: reasons from thoughts", items)
+    ]  # fmt: skip
+    assert after[0].work.answer_tokens - before[0].work.answer_tokens == items * 3 * 500
+    assert after[1].tokens > items * 500
+
+
 def test_a_batch_api_is_named_and_priced(planted: tuple[Path, dict[str, str]]) -> None:
     folder, _ = planted
     pool = {"manifest": str(folder / "manifest.json"), "images": str(folder / "images")}

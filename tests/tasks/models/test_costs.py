@@ -18,10 +18,11 @@ from tests.tasks.making import generation, prompter, sample
 
 def test_a_tally_counts_answers() -> None:
     tally = Tally()
-    answer = generation(tokens_in=10, tokens_cached=4, tokens_out=2)
+    answer = generation(tokens_in=10, tokens_cached=4, tokens_out=2, tokens_thinking=1)
     for each in (answer, generation(outcome=Outcome.FAILED), generation(shortened="dropped turn 1")):
         tally.add(each, Prices())
     assert (tally.asked, tally.failed, tally.shortened, tally.tokens_in, tally.tokens_cached) == (3, 1, 1, 10, 4)
+    assert dict(tally.costs().rows())["of these thinking"] == 1
 
 
 def test_utilisation_weighs_engines_by_answering_time() -> None:

@@ -100,6 +100,8 @@ def test_the_work_of_a_request_counts_its_votes() -> None:
     votes = measure_work(prompter().classify(sample(), Sampling(n=3, temperature=0.7, max_tokens=100)), 14)
     bare = measure_work(prompter().classify(sample(), Sampling(), with_reason=False), 14)
     assert votes.answer_tokens == 3 * 62 and bare.answer_tokens == 12
+    thinking = prompter().classify(sample(), Sampling(max_tokens=100)).model_copy(update={"thinking": 1000})
+    assert measure_work(thinking, 14).answer_tokens == 62 + 500
     assert (votes + bare).requests == 2
 
 

@@ -114,6 +114,16 @@ def test_an_estimate_is_images_text_and_a_frame() -> None:
     assert costs[4] == costs[0]
 
 
+def test_the_longest_draft_is_counted(budget: PromptBudget) -> None:
+    plain = asked(TextPart(text="用户: 在"))
+    short, long = [
+        budget.count(plain.model_copy(update={"drafts": drafts})) for drafts in (("想",), ("想", "想" * 100))
+    ]
+    assert long - short >= 50 and short > budget.count(plain) + 2
+    with pytest.raises(TooLong):
+        budget.fit(plain.model_copy(update={"drafts": ("想" * 100,)}), short)
+
+
 # texts that may merge at the borders of parts: spaces, line ends, combining marks, halves of special tokens
 pieces = st.text("a 1\n\t.。单é\u0301\u200d👍'<|>", max_size=12)
 words = st.sampled_from(["订单", "\n\n", " ", "<|im_end|>", "<|im_start|>", "<image>", "let's", "  \n x"])

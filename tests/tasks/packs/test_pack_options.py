@@ -12,7 +12,8 @@ from tasks.errors import PackError
 from tasks.media import TextPart
 from tasks.models.engines.server.chat import Capabilities, build_chat_body, build_probe_body
 from tasks.packs.pack import TEMPLATES, Pack, load_pack
-from tasks.prompts.prompter import Prompter, count_fixed_chars, reseed
+from tasks.prompts.again import reseed
+from tasks.prompts.prompter import Prompter, count_fixed_chars
 from tasks.prompts.turns import make_system_turn, make_user_content, make_user_text
 from tasks.records import FreeText, Sampling
 from tasks.students.lora_dataset import make_dataset

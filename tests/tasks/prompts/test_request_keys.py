@@ -1,7 +1,8 @@
 """The ledger answers by these keys: if one of them changes, everything that was paid for is asked again."""
 
 from tasks.packs.pack import load_pack
-from tasks.prompts.prompter import Prompter, reseed
+from tasks.prompts.again import reseed
+from tasks.prompts.prompter import Prompter
 from tasks.records import Request, Sampling
 from tests.tasks.making import image, sample
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import TooManyFailures
+from tasks.media import TextPart
 from tasks.models.ask import Asker
 from tasks.models.engines.engine import Usage
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.failures import FailureLimit
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.settings import AskSettings
-from tasks.rationales.reasoner import Reasons, find_reasons
+from tasks.rationales.reasoner import NO_THOUGHTS, Reasons, find_reasons
 from tasks.rationales.settings import RationaleSettings, Support
 from tasks.records import FreeText, Generation, LabelAnswer, Outcome, Request, Sample
 from tests.tasks.making import generation, prompter, sample
@@ -52,12 +53,14 @@ class Model:
     def close(self) -> None:
         """Nothing to free."""
 
-    def find(self, attempts: int = 2, support: Support = Support.NO) -> Reasons:
+    def find(
+        self, attempts: int = 2, support: Support = Support.NO, thoughts: Mapping[str, str] = NO_THOUGHTS
+    ) -> Reasons:
         settings, ask = RationaleSettings(support=support), AskSettings(attempts=attempts)
         spec = EngineSpec(engine="scripted", model="scripted:")
         with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
             asker = Asker(ledger, lambda _: self, limit=FailureLimit("rationales", self.max_failed_share))
-            return find_reasons(asker, prompter(), SAMPLES, spec, settings, ask, seed=0)
+            return find_reasons(asker, prompter(), SAMPLES, spec, settings, ask, seed=0, thoughts=thoughts)
 
     def _answer(self, request: Request) -> Generation:
         self.asked.append(request)
@@ -129,6 +132,17 @@ def test_the_complaint_reaches_the_model_and_mends() -> None:
     assert found.kept["s1"].attempt == 1
     assert found.kept["s0"].attempt == 0
     assert found.dropped == {}
+
+
+def test_thoughts_are_shown_to_be_shortened_and_the_gate_judges_what_comes_of_them() -> None:
+    model = Model(UNLIKE | {"s1": LEAK})
+    found = model.find(thoughts={s.id: f"先看{s.id}，" + "很长" * 5000 + s.id for s in SAMPLES})
+    assert {r.purpose for r in model.asked} == {"shorten"}
+    shown = [r.parts[-1] for r in model.asked if r.sample_id == "s0"]
+    assert isinstance(shown[0], TextPart) and "思考过程" in shown[0].text
+    assert shown[0].text.strip().endswith("很长s0") and len(shown[0].text) < 4100
+    assert [r.sample_id for r in model.asked[5:]] == ["s1"] and LEAK in model.asked[5].suffix
+    assert set(found.kept) == set(UNLIKE)
 
 
 def test_one_attempt_asks_nothing_again() -> None:

@@ -246,9 +246,12 @@ class BatchEngine:
             if "refused" in answer:
                 refusals.append(Refused(int(answer["status"]), str(answer["refused"]), ""))
             elif answer:
-                n = request.sampling.n if read_vote(question.custom_id) is None else 1
+                vote = read_vote(question.custom_id)
+                n = request.sampling.n if vote is None else 1
                 reply = read_reply(answer["body"], request.key, n)
                 assert reply is not None, "collecting.py keeps only answers with a text"
+                if request.drafts:
+                    reply = reply.model_copy(update={"thoughts": (request.drafts[vote or 0],)})
                 replies.append(reply)
                 choices += answer["body"]["choices"][:n]
         if not replies:

@@ -32,8 +32,9 @@ class LineWriter:
         Raises Unanswered if the request cannot be sent. Any thread may call this.
         """
         talk, sampling = self.conversation, request.sampling
-        votes = sampling.n if sampling.temperature > 0 else 1
-        together = votes == 1 or talk.can.several
+        drafts = request.drafts
+        votes = len(drafts) or (sampling.n if sampling.temperature > 0 else 1)
+        together = votes == 1 or (talk.can.several and not drafts)
         ids = custom_ids or ([request.key] if together else [f"{request.key}.{vote}" for vote in range(votes)])
         prepared = talk.prepare(request)
         work = measure_work(prepared.request, talk.patch_size)
@@ -46,7 +47,8 @@ class LineWriter:
             vote = read_vote(custom_id)
             n = votes if vote is None else 1
             seed = sampling.seed + (vote or 0)
-            body = build_chat_body(prepared.request, talk.model, prepared.media, talk.can, n=n, seed=seed)
+            draft = drafts[vote or 0] if drafts else ""
+            body = build_chat_body(prepared.request, talk.model, prepared.media, talk.can, n=n, seed=seed, draft=draft)
             content = _write_line(custom_id, body, fields)
             self._check_size(content)
             lines.append(Line(custom_id, request.key, content, prepared.shortened, round(work.prompt_tokens), cost))

@@ -10,19 +10,26 @@ from PIL import Image
 from tasks.errors import AccountError, EngineError
 from tasks.models.engines.server.chat import (
     Capabilities,
+    Thinking,
     build_probe_fields,
     get_path,
     make_image_url,
+    read_reply,
     read_token_logprobs,
     read_usage,
+    switch_thinking,
 )
 from tasks.models.engines.server.client import Client
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.qwen_vl import find_served_model
 from tasks.models.unanswered import Unanswered
+from tasks.prompts.thinking import cut_thinking, read_thoughts
+from tasks.records import Outcome
 
 _WORD = "zq-41"
 """No model writes this by itself, so an answer with this word was forced by the server."""
+_ANSWER = orjson.dumps({"w": _WORD}).decode()
+_ANSWER_TOKENS = 48
 
 
 async def find_capabilities(client: Client, spec: EngineSpec, model: str, tokenizer: Any, images: Path) -> Capabilities:
@@ -34,14 +41,17 @@ async def find_capabilities(client: Client, spec: EngineSpec, model: str, tokeni
     served = find_served_model(spec)
     context_length = await _read_context_length(client, spec, model)
     schema, token_logprobs_, several, local_files, _ = await asyncio.gather(
-        _probe_schema(client, model, thinks=served is not None and served.thinks),
+        _probe_schema(client, model, thinks=spec.thinking_tokens > 0 or (served is not None and served.thinks)),
         _probe_token_logprobs(client, model, tokenizer),
         _probe_several_answers(client, model),
         _probe_local_files(client, model, images),
         _check_model_names(client, spec, model),
     )
-    limits = [n for n in (context_length, spec.context_length) if n is not None]
-    return Capabilities(schema, token_logprobs_, several, local_files, context_length=min(limits) if limits else None)
+    thinking = Thinking.NOT_ASKED
+    if spec.thinking_tokens:
+        thinking = await _probe_thinking(client, model, spec.thinking_tokens)
+    limit = min((n for n in (context_length, spec.context_length) if n is not None), default=None)
+    return Capabilities(schema, token_logprobs_, several, local_files, context_length=limit, thinking=thinking)
 
 
 def describe_gaps(can: Capabilities, spec: EngineSpec, *, tokenizer: bool, videos: bool) -> tuple[str, ...]:
@@ -53,6 +63,16 @@ def describe_gaps(can: Capabilities, spec: EngineSpec, *, tokenizer: bool, video
     if not can.schema:
         notes.append(
             "the server ignores JSON schemas: only the prompt asks for the form of answers, which is checked afterwards"
+        )
+    if can.thinking is Thinking.FREE:
+        notes.append(
+            "the server cannot combine thinking with a form of the answer: the model answers freely after thinking, "
+            "and where this answer cannot be read, it is asked once more to put it into the form"
+        )
+    if can.thinking is Thinking.NEVER:
+        notes.append(
+            "the model does not think although `thinking_tokens` is set: remove it, or use a model and a server that "
+            "understand `enable_thinking`"
         )
     if not can.token_logprobs:
         why = "" if tokenizer else " (no tokenizer found; set `tokenizer`)"
@@ -101,14 +121,37 @@ async def _read_context_length(client: Client, spec: EngineSpec, model: str) -> 
 
 
 async def _probe_schema(client: Client, model: str, *, thinks: bool) -> bool:
+    # the tokens are too few for thoughts
+    fields = _want_schema() | {"max_tokens": _ANSWER_TOKENS} | (switch_thinking(False) if thinks else {})
+    return _obeys((await _ask(client, model, fields))[0])
+
+
+async def _probe_thinking(client: Client, model: str, most: int) -> Thinking:
+    """Find out whether the model thinks if it is told to, with at most so many tokens, and still obeys a schema."""
+    fields = switch_thinking(True) | {"max_tokens": most + _ANSWER_TOKENS}
+    for more in (_want_schema(), {}):
+        answer = (await _ask(client, model, fields | more))[1]
+        reply = read_reply(answer, "", 1) if answer else None
+        if reply is None:
+            continue
+        # while it was still thinking when it was cut, it was not held to the schema
+        unended = reply.outcome is Outcome.TRUNCATED and not _obeys(reply.texts[0])
+        if unended or any(read_thoughts(reply)):
+            formed = bool(more) and (unended or _obeys(cut_thinking(reply.texts[0])))
+            return Thinking.FORMED if formed else Thinking.FREE
+    return Thinking.NEVER
+
+
+def _want_schema() -> dict[str, Any]:
     schema = {"type": "object", "properties": {"w": {"enum": [_WORD]}}, "required": ["w"]}
     wanted = {"name": "probe", "strict": True, "schema": {**schema, "additionalProperties": False}}
-    fields: dict[str, Any] = {"response_format": {"type": "json_schema", "json_schema": wanted}, "max_tokens": 48}
-    if thinks:  # the tokens are too few for thoughts
-        fields["chat_template_kwargs"] = {"enable_thinking": False}
-    text = "".join((await _ask(client, model, fields))[0].split())
+    return {"response_format": {"type": "json_schema", "json_schema": wanted}}
+
+
+def _obeys(text: str) -> bool:
     # a weak model may write white space until it is cut off, but never violates the schema
-    return text.startswith("{") and orjson.dumps({"w": _WORD}).decode().startswith(text)
+    bare = "".join(text.split())
+    return bare.startswith("{") and _ANSWER.startswith(bare)
 
 
 async def _probe_several_answers(client: Client, model: str) -> bool:
@@ -163,7 +206,7 @@ async def _ask(client: Client, model: str, fields: dict[str, Any]) -> tuple[str,
     messages = [{"role": "user", "content": "Hello"}]
     body = {"model": model, "messages": messages, "temperature": 0.0, **fields}
     try:
-        answer = await client.post(orjson.dumps(body))
+        answer = await client.post(orjson.dumps(body), fields.get("max_tokens", 0))
     except Unanswered:
         return "", {}
     return str(get_path(answer, "choices", 0, "message", "content") or ""), answer

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pybase64
 
 from tasks.prompts.parsing import MOST_LOGPROB
 from tasks.prompts.recordings import describe_times
-from tasks.prompts.turns import make_system_turn, make_user_content
+from tasks.prompts.thinking import ADVICE
+from tasks.prompts.turns import escape_placeholder, make_draft_turns, make_system_turn, make_user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 
-TOKEN_COUNTS = ("tokens_in", "tokens_cached", "tokens_out")
+TOKEN_COUNTS = ("tokens_in", "tokens_cached", "tokens_out", "tokens_thinking")
 """The names of the Generation fields whose values `read_usage` returns, in the same order."""
 
 ANSWER_TOKENS = 64
@@ -26,6 +28,19 @@ _BROKEN_OFF = ("error", "abort", "insufficient_system_resource")
 _MARK = f"labelstill-image-{secrets.token_hex(8)}-"
 """Placeholder for an image or a recording while the body is serialised, so that megabytes of base64 are neither
 escaped nor copied."""
+
+
+class Thinking(StrEnum):
+    """What a server does with questions about which its model is told to think."""
+
+    NOT_ASKED = "not asked"
+    """`thinking_tokens` is not set."""
+    FORMED = "formed"
+    """The model thinks, and its answer then obeys the schema."""
+    FREE = "free"
+    """It thinks only if it may answer freely: the schema is left out."""
+    NEVER = "never"
+    """It does not think, although it is told to."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,7 @@ class Capabilities:
     """Prompt tokens that it reports beyond ours, because its chat template begins the answer in another way."""
     context_length: int | None = None
     """Maximum number of tokens of prompt and answer combined; None if not known."""
+    thinking: Thinking = Thinking.NOT_ASKED
 
 
 def make_image_url(file: Path, *, local: bool) -> bytes:
@@ -64,36 +80,47 @@ def make_video_url(frames: Sequence[Path]) -> bytes:
     return b"data:video/jpeg;base64," + b",".join(pybase64.b64encode(frame.read_bytes()) for frame in frames)
 
 
+def switch_thinking(on: bool) -> dict[str, Any]:
+    """Return the fields that switch thinking on or off: for chat templates (vLLM, SGLang) and for DashScope."""
+    return {"chat_template_kwargs": {"enable_thinking": on}, "enable_thinking": on}
+
+
+def write_thoughts(thoughts: str) -> str:
+    """Return how an answer begins after these thoughts, as Qwen's chat templates write it; empty without any."""
+    return f"<think>\n{escape_placeholder(thoughts).strip()}\n</think>\n\n" if thoughts else ""
+
+
 def build_chat_body(
-    request: Request, model: str, media: Sequence[bytes], can: Capabilities, *, n: int, seed: int
+    request: Request, model: str, media: Sequence[bytes], can: Capabilities, *, n: int, seed: int, draft: str = ""
 ) -> bytes:
     """Return the body that asks for `n` answers to `request`.
 
     `media` are the URLs of its images and recordings in the order of its parts; without `can.videos` there is one for
-    each frame.
+    each frame. `draft` is one of the request's drafts.
     """
     sampling, constraint = request.sampling, request.constraint
     fields: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
-    fields["max_tokens"] = sampling.max_tokens
+    fields["max_tokens"] = sampling.max_tokens + request.thinking
     if n > 1:
         fields["n"] = n
     if request.boxes and can.token_logprobs:  # as only vLLM does, which also knows this option of its own
         fields["skip_special_tokens"] = False
     if isinstance(constraint, LabelAnswer):
         fields["max_tokens"] += ANSWER_TOKENS
-        if can.schema:
+        if can.schema and not (request.thinking and can.thinking is Thinking.FREE):
             # with a maximum, vLLM's grammar allows no backslash, which boxes that are JSON in JSON need
             longest = None if request.boxes else sampling.max_tokens
             schema = {"name": "answer", "strict": True, "schema": build_answer_schema(constraint, longest)}
             fields["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return _insert_media({"model": model, **_build_question(request, can), **fields}, media)
+    return _insert_media({"model": model, **_build_question(request, can, draft, think=True), **fields}, media)
 
 
 def build_probe_body(
-    request: Request, model: str, media: Sequence[bytes], can: Capabilities, stem: str, tokens: Sequence[int]
-) -> bytes:
+    request: Request, model: str, media: Sequence[bytes], can: Capabilities, stem: str, tokens: Sequence[int],
+    draft: str = "",
+) -> bytes:  # fmt: skip
     """Return the body that asks for the log-probabilities of `tokens` as the next token after the answer `stem`."""
-    question = _build_question(request, can)
+    question = _build_question(request, can, draft, think=False)
     question["messages"].append({"role": "assistant", "content": stem})
     return _insert_media({"model": model, **question, **build_probe_fields(tokens)}, media)
 
@@ -125,50 +152,51 @@ def read_reply(answer: dict[str, Any], key: str, wanted: int) -> Generation | No
 
     `key` is the request's key.
     """
-    texts: dict[int, tuple[bool, str]] = {}
+    texts: dict[int, tuple[bool, str, str]] = {}
     for place, choice in enumerate(answer["choices"]):
-        text = _read_text(choice)
+        text, thought = _read_text(choice)
         numbered = get_path(choice, "index")
         index = place if numbered is None else numbered
         if text is not None and isinstance(index, int) and index not in texts:  # some servers repeat an answer
-            texts[index] = (get_path(choice, "finish_reason") == "length", text)
+            texts[index] = (get_path(choice, "finish_reason") == "length", text, thought)
     if not texts:
         return None
     ordered = sorted(list(texts.values())[:wanted], key=lambda t: (not t[1].strip(), t[0]))
-    cut, first = ordered[0]
+    cut, first, _ = ordered[0]
+    thoughts = tuple(thought for *_, thought in ordered)
     outcome = Outcome.EMPTY if not first.strip() else Outcome.TRUNCATED if cut else Outcome.OK
     tokens = dict(zip(TOKEN_COUNTS, read_usage(answer), strict=True))
-    detail = (
-        "all tokens were spent on thinking; raise `max_tokens` or set `extra_body`"
-        if cut and _is_thinking(first)
-        else ""
-    )
-    return Generation(key=key, outcome=outcome, texts=tuple(t for _, t in ordered), detail=detail, **tokens)
+    detail = ADVICE if cut and _is_thinking(first) else ""
+    found = tuple(text for _, text, _ in ordered)
+    thoughts = thoughts if any(thoughts) else ()
+    return Generation(key=key, outcome=outcome, texts=found, thoughts=thoughts, detail=detail, **tokens)
 
 
 def join_replies(parts: Sequence[Generation]) -> Generation:
     """Return one reply with the texts and tokens of several, each of which has one answer to the same request."""
     best = min(parts, key=lambda r: (r.outcome is not Outcome.OK, r.outcome is Outcome.EMPTY))
     counts = {name: sum(getattr(part, name) for part in parts) for name in TOKEN_COUNTS}
-    return best.model_copy(update={"texts": tuple(text for part in parts for text in part.texts), **counts})
+    thoughts = tuple(thought for part in parts for thought in part.thoughts or ("",) * len(part.texts))
+    texts = tuple(text for part in parts for text in part.texts)
+    return best.model_copy(update={"texts": texts, "thoughts": thoughts if any(thoughts) else (), **counts})
 
 
-def _read_text(choice: Any) -> str | None:
-    """Return a choice's text; None if it has none, or if the server broke off.
+def _read_text(choice: Any) -> tuple[str | None, str]:
+    """Return a choice's text, and what the model thought before; no text (None) also if the server broke off.
 
     What a model thinks is not its answer. If the tokens ended while it was thinking, the text is `<think>` and the
     thoughts, without an end.
     """
     if get_path(choice, "finish_reason") in _BROKEN_OFF:
-        return None
+        return None, ""
     content = get_path(choice, "message", "content")
     text = content or get_path(choice, "message", "refusal")
     thoughts = get_path(choice, "message", "reasoning_content") or get_path(choice, "message", "reasoning")
-    if not text and isinstance(thoughts, str):
-        text = f"<think>{thoughts}" if get_path(choice, "finish_reason") == "length" else ""
-    elif not text:
-        text = content
-    return text if isinstance(text, str) else None
+    thoughts = thoughts if isinstance(thoughts, str) else ""
+    if not text and thoughts and get_path(choice, "finish_reason") == "length":
+        return f"<think>{thoughts}", ""
+    text = text or ("" if thoughts else content)
+    return (text, thoughts) if isinstance(text, str) else (None, "")
 
 
 def _is_thinking(text: str) -> bool:
@@ -176,8 +204,11 @@ def _is_thinking(text: str) -> bool:
 
 
 def read_usage(answer: dict[str, Any]) -> list[int]:
-    """Return the numbers of prompt tokens, cached prompt tokens and answer tokens; 0 for a number not reported."""
-    paths = (("prompt_tokens",), ("prompt_tokens_details", "cached_tokens"), ("completion_tokens",))
+    """Return the values of TOKEN_COUNTS; 0 for one that is not reported."""
+    paths = (
+        *(("prompt_tokens",), ("prompt_tokens_details", "cached_tokens")),
+        *(("completion_tokens",), ("completion_tokens_details", "reasoning_tokens")),
+    )
     counts = [get_path(answer, "usage", *path) for path in paths]
     return [count if isinstance(count, int) and count > 0 else 0 for count in counts]
 
@@ -209,8 +240,11 @@ def get_path(value: Any, *path: str | int) -> Any:
     return value
 
 
-def _build_question(request: Request, can: Capabilities) -> dict[str, Any]:
-    """Return the fields with the turns, in which marks stand for images and recordings, and the times of frames."""
+def _build_question(request: Request, can: Capabilities, draft: str, *, think: bool) -> dict[str, Any]:
+    """Return the fields with the turns, in which marks stand for images and recordings, and the times of frames.
+
+    With `think`, the model thinks first if the request says so.
+    """
     content: list[dict[str, Any]] = []
     marks = 0
     for element in make_user_content(request, frames_as_images=not can.videos):
@@ -220,7 +254,10 @@ def _build_question(request: Request, can: Capabilities) -> dict[str, Any]:
             kind = f"{element['type']}_url"
             content.append({"type": kind, kind: {"url": f"{_MARK}{marks}!"}})
             marks += 1
-    question: dict[str, Any] = {"messages": [*make_system_turn(request), {"role": "user", "content": content}]}
+    turns = [*make_system_turn(request), {"role": "user", "content": content}, *make_draft_turns(request, draft)]
+    question: dict[str, Any] = {"messages": turns}
+    if can.thinking is not Thinking.NOT_ASKED:
+        question |= switch_thinking(think and request.thinking > 0)
     if request.videos and can.videos:
         question["media_io_kwargs"] = {"video": _build_frame_options(request)}
     return question

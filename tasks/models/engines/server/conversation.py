@@ -5,7 +5,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from tasks.models.engines.server.chat import (
     make_video_url,
     read_reply,
     read_token_logprobs,
+    write_thoughts,
 )
 from tasks.models.engines.server.client import Client
 from tasks.models.engines.server.label_tokens import Branch, compute_label_logprobs, find_branches
@@ -29,6 +30,7 @@ from tasks.models.image_cache import ImageCache, list_sides
 from tasks.models.token_budget import PromptBudget
 from tasks.models.unanswered import TooLong, Unanswered
 from tasks.prompts.parsing import parse_reason
+from tasks.prompts.thinking import read_thoughts
 from tasks.records import Generation, LabelAnswer, Outcome, Request
 from tasks.storage.json_lines import escape_json
 
@@ -142,27 +144,29 @@ class Conversation:
         return replace(shorter, whole=prepared.whole or request)
 
     async def _request_replies(self, prepared: Prepared) -> Generation:
-        sampling = prepared.request.sampling
+        sampling, drafts = prepared.request.sampling, prepared.request.drafts
         wanted = sampling.n if sampling.temperature > 0 else 1
-        if wanted == 1 or self.can.several:
+        if not drafts and (wanted == 1 or self.can.several):
             return await self._request_reply(prepared, wanted, sampling.seed)
-        votes = (self._request_reply(prepared, 1, sampling.seed + i) for i in range(wanted))
+        drafts = drafts or ("",) * wanted
+        votes = (self._request_reply(prepared, 1, sampling.seed + i, draft) for i, draft in enumerate(drafts))
         return join_replies(await asyncio.gather(*votes))
 
-    async def _request_reply(self, prepared: Prepared, n: int, seed: int) -> Generation:
-        body = build_chat_body(prepared.request, self.model, prepared.media, self.can, n=n, seed=seed)
+    async def _request_reply(self, prepared: Prepared, n: int, seed: int, draft: str = "") -> Generation:
+        body = build_chat_body(prepared.request, self.model, prepared.media, self.can, n=n, seed=seed, draft=draft)
         tokens = _count_answer_tokens(prepared.request)
         reply: Generation | None = None
         for _ in range(_READS):
             reply = read_reply(await self.client.post(body, tokens), prepared.request.key, n)
-            if reply is not None and prepared.request.videos:
+            # after other prompts than the probe's, the chat template begins the answer in another way
+            if reply is not None and prepared.request.videos and not (prepared.request.thinking or draft):
                 self._check_prompt_tokens(prepared.request, reply)
             # fewer texts than asked for is a temporary failure: the server proved at the start that it can
             if reply is not None and len(reply.texts) == n:
-                return reply
+                break
         if reply is None:
             raise Unanswered(f"{_READS} replies without any text")
-        return reply
+        return reply.model_copy(update={"thoughts": (draft,)}) if draft else reply
 
     def _check_prompt_tokens(self, request: Request, reply: Generation) -> None:
         """Raise Unanswered if the server's model cannot have seen the frames as they were sent."""
@@ -185,15 +189,20 @@ class Conversation:
         if root is None:
             return None
 
-        async def ask(text: str, wanted: tuple[int, ...]) -> dict[int, float]:
-            body = build_probe_body(request, self.model, prepared.media, self.can, text, wanted)
+        async def ask(draft: str, text: str, wanted: tuple[int, ...]) -> dict[int, float]:
+            body = build_probe_body(request, self.model, prepared.media, self.can, text, wanted, draft)
             return read_token_logprobs(await self.client.post(body))
 
+        drafts = request.drafts or ("",) * len(reply.texts)
+        thoughts = read_thoughts(reply) if request.thinking else ("",) * len(drafts)
+        stems = Counter[tuple[str, str]]()
+        for draft, thought, text in zip(drafts, thoughts, reply.texts, strict=True):
+            if stem := _begin_answer(request, constraint, text):
+                stems[draft, write_thoughts(thought) + stem] += 1
         rows: list[list[float]] = []
-        for stem, times in Counter(_begin_answer(request, constraint, text) for text in reply.texts).items():
-            if stem is None:
-                continue
-            row = await compute_label_logprobs(root, stem.removesuffix(context), len(constraint.labels), ask)
+        for (draft, stem), times in stems.items():
+            before = stem.removesuffix(context)
+            row = await compute_label_logprobs(root, before, len(constraint.labels), partial(ask, draft))
             rows += [] if row is None else [row] * times
         if not rows:
             return None
@@ -227,12 +236,13 @@ def _read_exact_reason(text: str, constraint: LabelAnswer) -> str:
 
 
 def _count_answer_tokens(request: Request) -> int:
-    return request.sampling.max_tokens + ANSWER_TOKENS
+    return request.thinking + request.sampling.max_tokens + ANSWER_TOKENS
 
 
 def _bound_prompt_tokens(request: Request) -> int:
     """Return an upper bound of the prompt's tokens, without tokenising: a token has at least one byte."""
     texts = [request.system, request.prefix, request.suffix, *(p.text for p in request.parts if p.type == "text")]
+    texts += [request.suffix, *request.drafts] if request.drafts else []
     pixels = sum(min(max(i.width * i.height, request.min_pixels), request.max_pixels) for i in request.images)
     frames = [frame for video in request.videos for frame in video.frames]
     least, most = request.frame_bounds.values()

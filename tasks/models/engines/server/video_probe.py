@@ -11,7 +11,14 @@ from PIL import Image
 
 from tasks.errors import EngineError
 from tasks.media import ImageRef, TextPart, VideoPart, VideoRef
-from tasks.models.engines.server.chat import Capabilities, build_chat_body, get_path, make_video_url, read_usage
+from tasks.models.engines.server.chat import (
+    Capabilities,
+    Thinking,
+    build_chat_body,
+    get_path,
+    make_video_url,
+    read_usage,
+)
 from tasks.models.engines.server.client import Client
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.image_cache import compute_sides
@@ -34,6 +41,7 @@ async def probe_videos(
     """
     budget = PromptBudget(processor)
     video = _draw_video(spec, patch_size, folder)
+    can = Capabilities(videos=True, thinking=Thinking.FORMED if spec.thinking_tokens else Thinking.NOT_ASKED)
     surplus: set[int] = set()
     for part in (TextPart(text="Hello"), VideoPart(video=video)):
         request = Request(
@@ -49,9 +57,7 @@ async def probe_videos(
             max_pixels=spec.max_pixels,
         )
         media = [make_video_url([Path(frame.path) for frame in video.frames])] if request.videos else []
-        reported = await _count_by_server(client, build_chat_body(
-            request, model, media, Capabilities(videos=True), n=1, seed=0
-        ))  # fmt: skip
+        reported = await _count_by_server(client, build_chat_body(request, model, media, can, n=1, seed=0))
         if not reported:
             return None
         surplus.add(reported - budget.count(request))

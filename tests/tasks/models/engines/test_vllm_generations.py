@@ -12,6 +12,7 @@ from tasks.demo.dataset import write_demo
 from tasks.items.samples import read_samples
 from tasks.models.engines.engine import Workplace
 from tasks.models.engines.local.engine import LocalEngine
+from tasks.models.engines.server.chat import ANSWER_TOKENS, Thinking
 from tasks.models.engines.server.label_tokens import compute_label_logprobs, find_branches
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.engines.vllm.engine import VllmEngine
@@ -19,6 +20,7 @@ from tasks.models.engines.vllm.installation import find_vllm
 from tasks.models.image_cache import ImageCache
 from tasks.models.qwen_vl import read_qwen_vl
 from tasks.packs.pack import load_pack
+from tasks.prompts.parsing import has_only_thinking
 from tasks.prompts.prompter import Prompter
 from tasks.records import Generation, LabelAnswer, Outcome, Request, Sample, Sampling, Split
 from tasks.storage.json_lines import escape_json
@@ -40,8 +42,8 @@ pytestmark = [
 
 BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 112 * 168}
 REAL = "the whole vocabulary"
-# a student's engine: without thoughts, of which a random model would never find the end
-NO_THOUGHTS = {"chat_template_kwargs": {"enable_thinking": False}}
+THINKING_TOKENS = 16
+"""A random model never ends its thoughts."""
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +73,9 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def served(model: Path, place: Workplace) -> Iterator[VllmEngine]:
-    extra = NO_THOUGHTS if read_qwen_vl(str(model)).thinks else {}
-    engine = VllmEngine(EngineSpec(engine="vllm", model=str(model), dtype="float32", extra_body=extra, **BOUNDS), place)
+    thinking = THINKING_TOKENS if read_qwen_vl(str(model)).thinks else 0
+    spec = EngineSpec(engine="vllm", model=str(model), dtype="float32", thinking_tokens=thinking, **BOUNDS)
+    engine = VllmEngine(spec, place)
     yield engine
     engine.close()
 
@@ -110,6 +113,16 @@ def weigh_by_plain_passes(engine: LocalEngine, request: Request) -> dict[str, fl
     return dict(zip(answer.labels, found, strict=True))
 
 
+def think_first(engine: VllmEngine, requests: list[Request]) -> list[Request]:
+    """Ask with thinking, which ends too late, and return the questions for the form of the answers alone."""
+    asked = [r.model_copy(update={"thinking": THINKING_TOKENS}) for r in requests]
+    found = {g.key: g for g in engine.generate(asked)}
+    assert {g.outcome for g in found.values()} == {Outcome.TRUNCATED}, {g.detail for g in found.values()}
+    assert all(has_only_thinking(g) and g.tokens_out == THINKING_TOKENS + 24 + ANSWER_TOKENS for g in found.values())
+    drafts = [tuple(text.removeprefix("<think>") for text in found[r.key].texts) for r in requests]
+    return [r.model_copy(update={"drafts": draft}) for r, draft in zip(requests, drafts, strict=True)]
+
+
 def test_constrained_answers_and_label_probabilities(
     served: VllmEngine, local: LocalEngine, samples: list[Sample]
 ) -> None:
@@ -117,8 +130,11 @@ def test_constrained_answers_and_label_probabilities(
     sampling = Sampling(label_probabilities=True, max_tokens=24)
     assert served.notes == ()
     apart = 0.0
+    thinks = served.capabilities.thinking is Thinking.FORMED
     for with_reason in (False, True):
         requests = [prompter.classify(s, sampling, with_reason=with_reason) for s in samples]
+        if thinks and with_reason:
+            requests = think_first(served, requests)
         ours, theirs = ask(served, requests), ask(local, requests)
         for request, one, other in zip(requests, ours, theirs, strict=True):
             answer = request.constraint
