@@ -45,7 +45,8 @@ _SAMPLE = 50
 """Reasons on the review page: half of them have a score below `_BAR`, if there are that many."""
 _QUESTION = (
     "A model judges reasons like this one, and your verdict shows how well. Good: what the reason says can be seen or "
-    "read here, it speaks for this label and not for a similar one, and nothing in it is invented."
+    "read here, it speaks for this label and not for a similar one, and nothing in it is invented. Neither: you can't "
+    "say."
 )
 
 
