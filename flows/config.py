@@ -239,7 +239,7 @@ class DistillConfig(SetsConfig, TeacherSettings):
     @property
     def engines(self) -> list[EngineSpec]:
         """The configured models, except students."""
-        specs = (self.generator, *self.panel)
+        specs = (self.generator, self.generator and self.rationales.judge, *self.panel)
         return [spec for spec in specs if spec is not None]
 
     def check_engines(self, *, keys: bool = True) -> None:

@@ -59,7 +59,7 @@ def _find_finished(config: EmitConfig, stage: Stage) -> StageRecord | None:
     mix = config.emit.mix
     decisive: dict[str, Any] = {
         "settings": config.emit.model_dump(mode="json"),
-        "reasons": config.rationales.model_dump(mode="json", exclude={"support"}),
+        "reasons": config.rationales.model_dump(mode="json", exclude={"support", "judge"}),
         "files": [read_file_state(p) for p in (config.output / CONFLICTS / STORE, *([mix.file] if mix else []))],
     }
     for link in (PUBLISHED, CANDIDATE):

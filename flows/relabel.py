@@ -42,7 +42,7 @@ from tasks.models.engines.identity import identify_checkpoint, identify_model
 from tasks.models.ledger.tools import find_last_prune
 from tasks.packs.pack import load_pack
 from tasks.records import digest_of
-from tasks.review.queue import CONFLICTS, REVIEW_POOL, STORE
+from tasks.review.queue import CONFLICTS, REASONS, REVIEW_POOL, STORE
 from tasks.storage.stage_record import read_record
 from tasks.storage.stages import code_version
 
@@ -82,7 +82,7 @@ def digest_watched_inputs(config: RelabelConfig) -> str:
     Files are compared by size and modification time, not by content, so a million items take seconds.
     """
     sources = [s for s in (config.labelled, config.unlabelled, config.evaluation) if s is not None]
-    stores = [config.output / folder / STORE for folder in (Path("review"), REVIEW_POOL, CONFLICTS)]
+    stores = [config.output / folder / STORE for folder in (Path("review"), REVIEW_POOL, CONFLICTS, REASONS)]
     given = [config.emit.mix.file if config.emit.mix else None]
     pack, student = load_pack(config.pack), config.student
     unimportant = {"budget", "approval", "drift", "publish", "undo", "evaluate", "test", "runner", "shard_size"}

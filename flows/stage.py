@@ -112,6 +112,7 @@ def _read_or_reuse_set(
 
 
 _PAGES_OF = {
+    "rationales": ("review-reasons",),
     "correction": ("review", "corrections"),
     "pseudo_labels": ("review-pool",),
     "emit": ("review-conflicts",),

@@ -216,7 +216,7 @@ class Prediction(Record):
 
 
 class Interval(Record):
-    """A share and its 95 % interval. Made by `evaluation`, `correction` and `pseudo_labels`; read by `report`."""
+    """A share and its 95 % interval. Made by `evaluation`, `correction` and other wings; read by `report`."""
 
     value: float
     low: float
@@ -267,7 +267,8 @@ class Correction(Record):
 
 
 class ReviewCase(Record):
-    """A question to a reviewer about one label. Made by `correction`, `pseudo_labels`, `dataset`; read by `review`."""
+    """A question to a reviewer about one label, or about a reason. Made by `correction`, `pseudo_labels`, `dataset` and
+    `rationales`; read by `review`."""
 
     sample_id: str
     source: str = ""  # absolute path of the item's manifest file

@@ -21,6 +21,7 @@ from tasks.models.teacher import name_teachers
 from tasks.models.token_budget import CHARS_PER_TOKEN
 from tasks.packs.pack import Pack, load_pack
 from tasks.prompts.prompter import Prompter, count_fixed_chars
+from tasks.rationales.judge import make_request
 from tasks.rationales.settings import Support
 from tasks.records import Dropped, Request, Sample, Sampling, Split
 from tasks.students.asking import choose_base_engine, make_label_requests
@@ -203,6 +204,11 @@ class _Estimator:
             bare = {"parts": ()} if settings.support is Support.REASON_ALONE else {}
             items = (s.model_copy(update=bare) for s in self.labelled)
             yield self._count("rationales: support", spec, (prompter.conclude(s, s.id, sampling) for s in items))
+        if settings.judge is not None:
+            self.pack.require_template("judge.jinja", "rationales.judge")
+            prompter, ask = self._make_prompter(settings.judge), self.config.ask
+            requests = (make_request(prompter, s, s.given or "", s.id, ask, sampling.seed) for s in self.labelled)
+            yield self._count("rationales: judge", settings.judge, requests)
 
     def _estimate_teacher(self, stage: str, spec: EngineSpec, items: Sequence[Sample]) -> Iterator[Estimate]:
         if not items:

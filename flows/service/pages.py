@@ -27,6 +27,7 @@ PAGES = {
     "review": Path("review/review.html"),
     "review-pool": Path("review_pool/review/review.html"),
     "review-conflicts": Path("review_conflicts/review/review.html"),
+    "review-reasons": Path("review_reasons/review/review.html"),
     "corrections": Path("correction/report.html"),
 }
 """Maps the key of a link to the page's path in the run's output folder."""

@@ -38,6 +38,12 @@ class Pack(PackFile):
                 "`generator`, `teacher` and `student` (reading, merging and exporting (emit) work without labels)"
             )
 
+    def require_template(self, file: str, setting: str) -> None:
+        """Raise PackError if the pack lacks a template that only runs with `setting` need."""
+        if not (self.folder / file).is_file():
+            advice = f"copy the one in {TEMPLATES / 'starter'}/en or zh"
+            raise PackError(f"{self.folder / file}: missing; `{setting}` needs it: {advice}")
+
     def task(self, name: str) -> TaskPack:
         """Return the task called `name`; raises PackError with the known names if there is none."""
         if name not in self.tasks:

@@ -30,7 +30,7 @@ LONG_PROMPT = 2500
 
 POINTING_TOKENS = 200
 """More tokens for the boxes after a reason: about 25 each with Qwen2-VL's tokens, and 45 each as JSON in JSON."""
-_OF_THE_ITEM = ("label", "description", "complaint", "box")
+_OF_THE_ITEM = ("label", "description", "complaint", "box", "neighbour", "reason")
 _MOST_THOUGHTS = 4000
 """Characters of a model's thoughts that are shown when they are to be shortened: the last ones, with what it found."""
 
@@ -144,7 +144,8 @@ class Prompter:
         evidence, for packs with the option `boxes`. Trained students are not asked: their training has taught them.
         """
         self.pack.require_labels("asking for a label")
-        constraint = self._label_answer(sample, self._answer_pieces if with_reason else self._bare_answer_pieces)
+        pieces = self._answer_pieces if with_reason else self._bare_answer_pieces
+        constraint = self._label_answer(sample.labels, pieces)
         box = self._show_box(sample) if show_box and with_reason else ""
         variables = {"with_reason": with_reason, "description": description, "box": box}
         sampling = self._leave_room(sampling) if with_reason else sampling
@@ -157,9 +158,20 @@ class Prompter:
         (`label_probabilities`).
         """
         opening, between, closing = self._answer_pieces
-        constraint = self._label_answer(sample, (opening + escape_json(reason) + between, closing))
+        constraint = self._label_answer(sample.labels, (opening + escape_json(reason) + between, closing))
         request = self._request(sample, "classify", constraint, sampling, with_reason=True, description="", box="")
         return request.model_copy(update={"purpose": "support"})
+
+    def judge(
+        self, sample: Sample, label: str, neighbour: str, reason: str, answers: tuple[str, ...], sampling: Sampling
+    ) -> Request:
+        """Make a request that asks whether `reason` explains why `sample` has `label` and not `neighbour`.
+
+        The answer has the pack's own format, with one of `answers` in the place of the label.
+        """
+        constraint = self._label_answer(answers, self._answer_pieces)
+        variables = {"label": label, "neighbour": neighbour, "reason": reason}
+        return self._request(sample, "judge", constraint, sampling, **variables)
 
     def write(self, sample: Sample, sampling: Sampling) -> Request:
         """Make a request for the text of `sample`, such as a caption, in a free-text task."""
@@ -217,10 +229,10 @@ class Prompter:
             raise PackError(f"{self.pack.folder}/answer.jinja: must {advice}")
         return tuple(re.split(f"[{_REASON}{_LABEL}]", text))
 
-    def _label_answer(self, sample: Sample, pieces: tuple[str, ...]) -> LabelAnswer:
+    def _label_answer(self, labels: tuple[str, ...], pieces: tuple[str, ...]) -> LabelAnswer:
         opening, *between, closing = pieces
         return LabelAnswer(
-            labels=sample.labels,
+            labels=labels,
             reason_key=self.pack.reason_key if between else None,
             label_key=self.pack.label_key,
             opening=opening,

@@ -164,10 +164,15 @@ def remove_bad_reasons(
     return checked, faults
 
 
-def write_complaint(bad: BadReason, reason: str, pack: Pack) -> str:
-    """Return the complaint for the next attempt, in the pack's language; empty if the language has no word file."""
+def write_complaint(bad: BadReason, reason: str, pack: Pack, remark: str = "") -> str:
+    """Return the complaint for the next attempt, in the pack's language; empty if the language has no word file.
+
+    `remark` is what a judge wrote about the reason.
+    """
     words = load_reason_words(pack.language)
     fault = words.faults.get(bad)
+    if fault and remark:
+        fault += f" “{remark}”"
     return words.complaint.format(reason=reason[: pack.reason_max_chars], fault=fault) if fault else ""
 
 

@@ -13,6 +13,7 @@ from tasks.prompts.prompter import Prompter
 from tasks.rationales.diversity import Diversity, MarkedReason, measure_diversity
 from tasks.rationales.gate import LabelledReason, judge_reasons, supports, write_complaint
 from tasks.rationales.grounding import FindLines
+from tasks.rationales.judge import Judge, Refusal
 from tasks.rationales.settings import RationaleSettings, Support
 from tasks.rationales.words import BadReason
 from tasks.records import USABLE, Dropped, Outcome, Prediction, Sample, Sampling
@@ -33,13 +34,15 @@ def find_reasons(
     seed: int,
     find_lines: FindLines | None = None,
     thoughts: Mapping[str, str] = NO_THOUGHTS,
+    judge: Judge | None = None,
 ) -> "Reasons":
     """Ask why each sample has its given label, up to `ask.attempts` times; keep or drop every sample.
 
     `find_lines` finds the text on images, with which boxes are judged. `thoughts` is what another model thought about
-    the samples, by id: these are asked to be shortened to a reason. Raises what `asker` raises.
+    the samples, by id: these are asked to be shortened to a reason. `judge` is asked last about each reason. Raises
+    what `asker` raises.
     """
-    reasoner = _Reasoner(asker, prompter, spec, settings, ask, seed, find_lines, thoughts)
+    reasoner = _Reasoner(asker, prompter, spec, settings, ask, seed, find_lines, thoughts, judge)
     waiting = samples
     for attempt in range(ask.attempts):
         waiting = reasoner.ask_once(waiting, attempt)
@@ -118,6 +121,7 @@ class _Reasoner:
     seed: int
     find_lines: FindLines | None
     thoughts: Mapping[str, str]
+    judge: Judge | None
     found: Reasons = field(default_factory=Reasons)
     accepted: list[MarkedReason] = field(default_factory=list[MarkedReason])
     complaints: dict[str, str] = field(default_factory=dict[str, str])
@@ -136,16 +140,20 @@ class _Reasoner:
         sound = [e for e, bad in zip(explained, judged, strict=True) if bad is None]
         faults |= {e.sample.id: bad for e, bad in zip(explained, judged, strict=True) if bad is not None}
         conclusions = self._conclude(sound, what) if self.settings.support is not Support.NO else {}
+        supported: list[LabelledReason] = []
         for one in sound:
             answer = conclusions.get(one.sample.id)
-            supported = None if answer is None else supports(answer, one.label)
-            if supported is False:
+            if answer is not None and supports(answer, one.label) is False:
                 faults[one.sample.id] = BadReason.UNSUPPORTED
             else:
-                self.found.unsure += answer is not None and supported is None
-                self._keep(one, answer, attempt)
+                supported.append(one)
+        refused = self.judge.find_refused(self.asker, supported, what, first=attempt == 0) if self.judge else {}
+        faults |= {sample_id: refusal.fault for sample_id, refusal in refused.items()}
+        for one in supported:
+            if one.sample.id not in refused:
+                self._keep(one, conclusions.get(one.sample.id), attempt)
         for sample_id, fault in faults.items():
-            self._drop(sample_id, fault, answers[sample_id])
+            self._drop(sample_id, fault, answers[sample_id], refused.get(sample_id))
         if attempt == 0:
             self.found.first_faults.update(faults.values())
         return [s for s in samples if s.id in faults and faults[s.id] not in _HOPELESS]
@@ -183,6 +191,7 @@ class _Reasoner:
 
     def _keep(self, one: LabelledReason, answer: Prediction | None, attempt: int) -> None:
         self.accepted.append(one.mark())
+        self.found.unsure += answer is not None and supports(answer, one.label) is None
         self.found.dropped.pop(one.sample.id, None)
         self.found.kept[one.sample.id] = Prediction(
             sample_id=one.sample.id,
@@ -196,7 +205,9 @@ class _Reasoner:
             attempt=attempt,
         )
 
-    def _drop(self, sample_id: str, fault: BadReason | Outcome, answer: str) -> None:
-        self.found.dropped[sample_id] = Dropped(sample_id=sample_id, stage=STAGE, reason=fault, detail=answer)
+    def _drop(self, sample_id: str, fault: BadReason | Outcome, answer: str, refusal: Refusal | None) -> None:
+        remark = refusal.words if refusal else ""
+        detail = f"{answer} (the judge: {remark})" if remark else answer
+        self.found.dropped[sample_id] = Dropped(sample_id=sample_id, stage=STAGE, reason=fault, detail=detail)
         if isinstance(fault, BadReason):
-            self.complaints[sample_id] = write_complaint(fault, answer, self.prompter.pack)
+            self.complaints[sample_id] = write_complaint(fault, answer, self.prompter.pack, remark)

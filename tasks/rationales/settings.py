@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
+from tasks.models.engines.spec import EngineSpec
 from tasks.settings import Settings
 
 NEAR = 0.5
@@ -33,6 +34,9 @@ class RationaleSettings(Settings):
 
     support: Support = Support.NO
     """Whether the model is also asked which label each reason points to, without seeing the given label."""
+    judge: EngineSpec | None = None
+    """A model, better not the generator itself, that judges each reason that passed the other checks; none by default.
+    The pack needs a judge.jinja."""
     alike: float = Field(default=NEAR, gt=0, le=1)
     """Two reasons count as too similar when they share at least this fraction of character pairs."""
     opening_share: SkipJsonSchema[float] = Field(default=0.1, gt=0, le=1)

@@ -44,6 +44,9 @@ class BadReason(StrEnum):
     BOX_UNUSABLE = "reason_box_unusable"
     BOX_ELSEWHERE = "reason_box_without_its_words"
     UNSUPPORTED = "reason_does_not_lead_to_the_label"
+    JUDGED_NOT_VISIBLE = "reason_judged_not_visible"
+    JUDGED_INVENTED = "reason_judged_invented"
+    JUDGED_FOR_NEIGHBOUR = "reason_judged_to_fit_a_similar_label"
 
 
 def _compile_patterns(patterns: Any, info: ValidationInfo) -> re.Pattern[str]:

@@ -15,6 +15,7 @@ _MAX_WARNINGS = 6
 _PAGES = (
     ("card", "card/index.html"),
     ("review page", "review/review.html"),
+    ("review of reasons", "review_reasons/review/review.html"),
     ("pool review", "review_pool/review/review.html"),
     ("report on labels", "correction/report.html"),
 )
@@ -111,7 +112,8 @@ def _describe_results(facts: Facts) -> Iterator[tuple[str, str]]:
     if (record := facts.records.get("rationales")) is not None:
         yield (
             "Rationales",
-            f"{record.kept:,} of {format_count(record.read, 'item')} have a reason that is good enough",
+            f"{record.kept:,} of {format_count(record.read, 'item')} have a reason that is good enough"
+            + _describe_judge(facts),
         )
     if (record := facts.records.get("correction")) is not None:
         yield "Wrong labels", _describe_correction(facts, record.read)
@@ -124,6 +126,15 @@ def _describe_results(facts: Facts) -> Iterator[tuple[str, str]]:
     costs = [r.costs.cost for r in facts.records.values() if r.costs.cost is not None]
     paid = f"; cost {sum(costs):,.2f}" if costs else ""
     yield "Questions", f"{asked:,} asked, {reused:,} answered from the ledger{paid}"
+
+
+def _describe_judge(facts: Facts) -> str:
+    names = ("judge: agreement with people", "judge: agreement, lower", "judge: agreement, upper")
+    share, low, high = (facts.find_figure("rationales", name) for name in names)
+    if share is None or low is None or high is None:
+        asked = facts.find_figure("rationales", "judge: bar") is not None
+        return "; no person has checked its judge" if asked else ""
+    return f"; its judge agrees with {share:.1%} of people's verdicts (between {low:.1%} and {high:.1%})"
 
 
 def _describe_correction(facts: Facts, items: int) -> str:

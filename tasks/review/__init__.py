@@ -1,6 +1,6 @@
 """Ask people about labels and read their verdicts. Only this package orders and limits what a person sees.
 
-Correction, pseudo-labels and the merge pass in `ReviewCase`s with an expected gain, and read the verdicts.
+Rationales, correction, pseudo-labels and the merge pass in `ReviewCase`s with an expected gain, and read the verdicts.
 
 queue.py         choose and order the cases that people are asked about, and write them to a file
 page.py          write the page on which a person judges them, from page.html, page.css, page.js, page.drawing.js

@@ -22,6 +22,10 @@ CONFLICTS = Path("review_conflicts/review")
 """Review folder for conflicting duplicates. `labelstill review import <output>/review_conflicts FILE` imports their
 verdicts."""
 
+REASONS = Path("review_reasons/review")
+"""Review folder for reasons that a model has judged. `labelstill review import <output>/review_reasons FILE` imports
+their verdicts."""
+
 
 def order_queue(cases: Iterable[ReviewCase], budget: int, kept: Collection[str] = ()) -> list[ReviewCase]:
     """Return all `kept` cases and the `budget` others with the highest expected gain.

@@ -143,11 +143,13 @@ def test_there_are_few_settings_and_most_are_optional(file: Path) -> None:
 
 def test_what_is_set_once_holds_everywhere(file: Path) -> None:
     models = "generator: {model: g}\nteacher: {model: t}\nstudent: {base: b, revision: r}\n"
+    models += "rationales: {judge: {model: j}}\n"
     file.write_text(f"{HEAD}{LABELLED}{models}max_pixels: 99999\nseed: 7\ntrust_remote_code: true\n", "utf-8")
     config = load_config(file)
-    blocks = (config.generator, config.teacher, config.student, config.emit.export)
-    assert [block.max_pixels for block in blocks] == [99999] * 4
-    assert [block.trust_remote_code for block in blocks] == [True] * 4
+    blocks = (config.generator, config.teacher, config.student, config.emit.export, config.rationales.judge)
+    assert [block.max_pixels for block in blocks] == [99999] * 5
+    assert [block.trust_remote_code for block in blocks] == [True] * 5
+    assert [spec.model for spec in config.engines] == ["g", "j", "t"]
     assert config.student.seed == config.emit.export.seed == 7
     assert (config.emit.export.base, config.emit.export.revision) == ("b", "r")
     assert config.list_stage_configs()[0].generator == config.generator

@@ -15,8 +15,10 @@ from flows.config import load_config
 from tasks.errors import LabelstillError
 from tasks.items.images import MAX_PIXELS, name_recipe
 from tasks.items.known_files import KNOWN, KnownFiles, restore_image
+from tasks.models.engines.spec import EngineSpec
 from tasks.models.settings import AskSettings
 from tasks.packs.pack import TEMPLATES
+from tasks.rationales.settings import RationaleSettings
 from tasks.records import Split
 from tests.conftest import ROOT, PrefectServer
 from tests.flows.small_run import small_config
@@ -186,8 +188,10 @@ def test_descriptions_repeats_and_students_on_the_pool_are_estimated(tmp_path: P
     config = small_config(tmp_path)
     assert config.student
     student = config.student.model_copy(update={"repeats": 3})
-    report = check(config.model_copy(update={"pack": str(pack), "student": student}))
+    judged = RationaleSettings(judge=EngineSpec(engine="scripted", model="scripted:"))
+    report = check(config.model_copy(update={"pack": str(pack), "student": student, "rationales": judged}))
     found = {e.stage: e.requests for e in report.estimates}
+    assert found["rationales: judge"] == 60
     assert found["pseudo-labels"] == 60
     assert found["pseudo-labels, descriptions"] == found["pseudo-labels, without descriptions"] == 60
     assert found["pseudo-labels: students"] == 180

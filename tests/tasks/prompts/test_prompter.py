@@ -33,6 +33,9 @@ def render(pack: str, task: str, template: str) -> str:
     assert label in subject.labels
     if template == "rationale":
         return make_user_text(asking.rationale(subject, label, GREEDY))
+    if template == "judge":
+        request = asking.judge(subject, label, subject.labels[1], "看到“漏”字", ("good", "invented"), GREEDY)
+        return make_user_text(request)
     if template == "classify":
         with_reason, without = (make_user_text(asking.classify(subject, GREEDY, with_reason=w)) for w in (True, False))
         return f"{with_reason}\n--- without a reason ---\n{without}"
@@ -47,7 +50,7 @@ def test_a_prompter_that_has_rendered_asks_the_same_in_another_process() -> None
 
 @pytest.mark.parametrize("pack", ["www2025", "demo"])
 @pytest.mark.parametrize("task", ["image", "dialogue"])
-@pytest.mark.parametrize("template", ["rationale", "classify", "answer"])
+@pytest.mark.parametrize("template", ["rationale", "classify", "answer", "judge"])
 def test_rendered_prompts_are_the_stored_ones(pack: str, task: str, template: str) -> None:
     file = SNAPSHOTS / f"{pack}_{task}_{template}.txt"
     text = render(pack, task, template) + "\n"
