@@ -66,7 +66,7 @@ def find_errors_command(
     ] = None,
     seed: Annotated[int | None, _option("Random seed for the audit sample", default="0")] = None,
     images: Annotated[
-        Path | None, _option('Folder of the files that "image" names in the first --probabilities, for the page')
+        Path | None, _option('Folder of the files that "image" and "video" name in the first --probabilities')
     ] = None,
 ) -> None:  # fmt: skip
     """Find labels that look wrong: students without a network predict items that they were not trained on.
@@ -140,13 +140,13 @@ def _decide(
     limited = bool(verdicts) and "review_budget" in given
     teachers = [] if table is None else [Adjudicator(lambda items: table[items])]
     decisions = correct(judgements, settings, teachers, look_up, None if limited else answers, seed)
-    cases = [] if verdicts else choose_listed_cases(probabilities[0], images, decisions, table)
+    folder = out.parent / "review"
+    cases = [] if verdicts else choose_listed_cases(probabilities[0], images, folder / "frames", decisions, table)
     summary = summarise(decisions)
     if not limited:
         summary["reviews"] = len(decisions.verdicts)
     write_json_lines(out, list_rows(decisions))
     if not verdicts:
-        folder = out.parent / "review"
         write_queue(cases, folder, title=f"Review: {probabilities[0].name}")
         typer.echo(f"{len(cases)} items to review: {folder / PAGE}; run this again with --verdicts", err=True)
     print(json.dumps(summary, ensure_ascii=False))

@@ -14,7 +14,7 @@ from itertools import groupby
 from tasks.media import Box
 from tasks.packs.pack import Pack
 from tasks.rationales.diversity import MarkedReason, find_alike
-from tasks.rationales.grounding import FindLines, boxes_hold_words
+from tasks.rationales.grounding import FindLines, judge_words_in_boxes
 from tasks.rationales.settings import RationaleSettings
 from tasks.rationales.words import NEVER, OTHER, RIGHT, BadReason, ReasonWords, load_reason_words
 from tasks.records import Prediction, Sample
@@ -93,12 +93,11 @@ def judge_reason(reason: str, sample: Sample, label: str, pack: Pack) -> BadReas
 
 
 def judge_boxes(reason: str, boxes: Sequence[Box], sample: Sample, find_lines: FindLines | None) -> BadReason | None:
-    """Return BOX_ELSEWHERE if the boxes of a reason hold nothing of what it says, or None.
+    """Return what is wrong with the boxes of a reason by the words in them, or None.
 
     `find_lines` finds the text on images; without it, where no text is read, the boxes are not judged.
     """
-    held = find_lines is None or boxes_hold_words(reason, boxes, sample, find_lines)
-    return None if held else BadReason.BOX_ELSEWHERE
+    return None if find_lines is None else judge_words_in_boxes(reason, boxes, sample, find_lines)
 
 
 def judge_reasons(

@@ -7,11 +7,12 @@ box at least must hold something of what it says, and so must every box that hol
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 
 from tasks.items.ocr import TextLine
 from tasks.media import Box, ImageRef
+from tasks.rationales.words import BadReason
 from tasks.records import Sample
 
 FindLines = Callable[[Sequence[ImageRef]], Sequence[Sequence[TextLine]]]
@@ -27,26 +28,48 @@ _QUOTED = re.compile(
 )
 _ELLIPSIS = re.compile(r"…+|⋯+|\.{3,}")
 _NUMBER = re.compile(r"\d(?:[,.:/-]?\d){2,}")
+_MOST = 0.5
+"""Share of its image from which on a box is refused if what is said fills less than `_FILLED` of it."""
+_FILLED = 0.05
+"""A button's words fill about 0.3 % of a screenshot, a banner's headline 10 % of the banner."""
 _NARROW = 2
 """A line that is higher than this many times its width is vertical: it is not cut where a box ends."""
 
 
-def boxes_hold_words(reason: str, boxes: Sequence[Box], sample: Sample, find_lines: FindLines) -> bool:
-    """Return whether the boxes hold something of what `reason` says of the images; True if nothing can be said."""
+def judge_words_in_boxes(reason: str, boxes: Sequence[Box], sample: Sample, find_lines: FindLines) -> BadReason | None:
+    """Return BOX_ELSEWHERE if the boxes hold nothing of what `reason` says of the images, and BOX_TOO_LARGE if one
+    holds nearly all of its image too; None if nothing is wrong or nothing can be said.
+    """
     wanted = _list_said(reason, sample)
     if not boxes or not wanted:
-        return True
+        return None
     lines = find_lines(sample.images)
-    held = False
+    held = vague = False
     for box in boxes:
-        inside = [_squeeze(piece) for line in lines[box.image] for piece in _cut_line(line, box)]
-        inside = [piece for piece in inside if piece]
+        pieces = [(_squeeze(piece), line) for line in lines[box.image] for piece in _cut_line(line, box)]
+        inside = {line: piece for piece, line in pieces if piece}
         ref = [_squeeze(box.ref)] if len(_squeeze(box.ref)) >= _PIECE - 1 else []
-        if any(_is_inside(said, inside) for said in (*wanted, *ref)):
+        if found := {said for said in (*wanted, *ref) if _is_inside(said, list(inside.values()))}:
             held = True
+            vague = vague or _is_vague(box, sample.images[box.image], found, inside)
         elif inside:
-            return False
-    return held
+            return BadReason.BOX_ELSEWHERE
+    if not held:
+        return BadReason.BOX_ELSEWHERE
+    return BadReason.BOX_TOO_LARGE if vague else None
+
+
+def _is_vague(box: Box, image: ImageRef, found: Collection[str], inside: Mapping[TextLine, str]) -> bool:
+    """Return whether a box covers most of its image, and what is said fills little of it, by its share of the text."""
+    area = _measure_area(box.corners)
+    if area <= _MOST * image.width * image.height:
+        return False
+    share = sum(map(len, found)) / sum(map(len, inside.values()))
+    return share * sum(_measure_area(line.corners) for line in inside) < _FILLED * area
+
+
+def _measure_area(corners: tuple[float, float, float, float]) -> float:
+    return (corners[2] - corners[0]) * (corners[3] - corners[1])
 
 
 def _list_said(reason: str, sample: Sample) -> list[str]:

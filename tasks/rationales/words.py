@@ -43,6 +43,7 @@ class BadReason(StrEnum):
     ALIKE = "reason_like_others"
     BOX_UNUSABLE = "reason_box_unusable"
     BOX_ELSEWHERE = "reason_box_without_its_words"
+    BOX_TOO_LARGE = "reason_box_too_large"
     UNSUPPORTED = "reason_does_not_lead_to_the_label"
     JUDGED_NOT_VISIBLE = "reason_judged_not_visible"
     JUDGED_INVENTED = "reason_judged_invented"

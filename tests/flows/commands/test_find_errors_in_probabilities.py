@@ -23,6 +23,7 @@ from tasks.records import content_digest
 from tasks.review.queue import PAGE, STORE, read_queue
 from tests.benchmarks.correction.noisy_sets import Files, NoisySet, write
 from tests.benchmarks.correction.students import Student
+from tests.recordings import draw_numbered_frame, draw_recording
 from tests.stub_server import ROOT
 from tests.tasks.correction.judging import answer_nothing, make_noisy_set
 
@@ -469,6 +470,20 @@ def test_without_verdicts_the_queue_and_its_page_are_written(
     page = (out.parent / "review" / PAGE).read_text(encoding="utf-8")
     assert f"text of {cases[0].sample_id}" in page and page.count("data:image/webp") == 2
     assert str(out.parent / "review" / PAGE) in result.err and result.summary["reviews"] == 0
+
+
+def test_the_page_shows_recordings(files: Files, tmp_path: Path, find_errors: Command) -> None:
+    draw_recording(tmp_path / "clip.mp4")
+    for number in range(4):
+        draw_numbered_frame(number).save(tmp_path / f"{number}.png")
+    names = ["clip.mp4", [f"{number}.png" for number in range(4)]]
+    rows = read_rows(files.probabilities[0])
+    write_rows(files.probabilities[0], [row | {"video": names[n % 2]} for n, row in enumerate(rows)])
+    out = tmp_path / "run" / "out.jsonl"
+    find_errors(*options(files, out, reviews=0), "--images", tmp_path, "--reviews", 30)
+    videos = [part.video for case in read_queue(out.parent / "review") for part in case.parts if part.type == "video"]
+    assert len(videos) == 30 and {len(video.frames) for video in videos} == {4}
+    assert (out.parent / "review" / PAGE).read_text(encoding="utf-8").count("data:video/mp4") == 1
 
 
 def test_all_verdicts_on_the_queue_are_used(shown: Files, tmp_path: Path, find_errors: Command) -> None:

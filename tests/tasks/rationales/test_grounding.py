@@ -89,6 +89,15 @@ def test_each_box_with_words_must_hold_some_that_are_said_and_one_box_at_least()
     assert judge("写着“完成”", TOTAL, ref="合计") is None
 
 
+def test_a_box_around_nearly_everything_points_at_nothing() -> None:
+    whole, left_half, poster = (0, 0, 1000, 1000), (0, 0, 450, 1000), TextLine("申请退款成功", (100, 200, 900, 500))
+    assert judge("写着“申请退款成功”", whole) is BadReason.BOX_TOO_LARGE
+    assert judge("写着“申请退款成功”", REFUNDED, whole) is BadReason.BOX_TOO_LARGE
+    assert judge("写着“查无此字”", whole) is BadReason.BOX_ELSEWHERE
+    assert judge("写着“申请退款成功”", left_half) is None
+    assert judge_boxes("写着“申请退款成功”", [Box(corners=whole)], ITEM, lambda _: [[poster, *LINES[2:]]]) is None
+
+
 def test_without_read_text_words_are_not_judged() -> None:
     assert judge_boxes("写着“申请退款成功”", [Box(corners=NOTHING)], ITEM, None) is None
 
@@ -140,6 +149,7 @@ class Pointer:
     ("first", "fault", "word"),
     [
         ("(600,300),(900,400)", "reason_box_without_its_words", "引号里的字不在框内"),
+        ("(0,0),(1000,1000)", "reason_box_too_large", "框太大"),
         ("(600,300),(500,400)", "reason_box_unusable", "框不完整，或不在图片之内"),
         ("(600,300),(1500,400)", "reason_box_unusable", "框不完整，或不在图片之内"),
         ("(600,300)", "reason_box_unusable", "框不完整，或不在图片之内"),
