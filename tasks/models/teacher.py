@@ -64,7 +64,10 @@ def name_teachers(panel: Sequence[TeacherSpec]) -> dict[str, TeacherSpec]:
 
 
 def estimate_price(spec: EngineSpec) -> float:
-    """Return the price of a typical answer; a model without token prices is taken to need one GPU-second."""
+    """Return the price of a typical answer, with thoughts of half of `thinking_tokens` before each vote.
+
+    A model without token prices is taken to need one GPU-second.
+    """
     prices = spec.prices
     tokens_out = _TOKENS_OUT + _VOTES * spec.thinking_tokens // 2
     return prices.cost_of(_TOKENS_IN, 0, tokens_out) + (0.0 if prices.of_tokens else prices.gpu_hour / 3600)

@@ -1,6 +1,7 @@
 """Read and write records as rows of a Parquet file, with a few thousand in memory at a time.
 
-A field's type decides the type of its column. A nested field is stored as JSON text, which any reader can show.
+A field's type decides the type of its column; an excluded field is not stored. A nested field is
+stored as JSON text, which any reader can show.
 """
 
 from collections.abc import Collection, Iterator, Sequence
