@@ -15,21 +15,31 @@ from transformers import AutoProcessor
 
 from tasks.dataset.export.exports import write_exports
 from tasks.dataset.settings import ExportSpec, Format
+from tasks.models.qwen_vl import read_qwen_vl
+from tasks.prompts.box_forms import find_box_form
 from tasks.prompts.turns import escape_placeholder
 from tasks.records import Origin, Pair, Subset
 from tests.benchmarks.readers.items import MAX_PIXELS, MIN_PIXELS, SHAPES, TRAPS, Case, draw_cases, expected
 from tests.benchmarks.readers.main import COUNT, NAME, Reader, read_back
 from tests.checkpoints import make_small_tokenizer, write_random_checkpoint
 
-PAIR_SHAPES = tuple(shape for shape in SHAPES if shape != "two exchanges")
+SOFT_SHAPES = tuple(shape for shape in SHAPES if shape != "two exchanges")
+PAIR_SHAPES = tuple(shape for shape in SOFT_SHAPES if "box" not in shape)
+"""The answers of a pair are votes, and point at nothing."""
 SHARES = (0.6, 0.3, 0.1)
 PAIR_READERS = (
     Reader("trl, DPO", Format.TRL_PAIRS, "by_trl_pairs"),
-    Reader("ms-swift, DPO", Format.SWIFT_PAIRS, "by_swift_pairs", peer="swift"),
-    Reader("LLaMA-Factory, DPO", Format.LLAMAFACTORY_PAIRS, "by_llamafactory_pairs", peer="llamafactory"),
+    Reader("ms-swift, DPO", Format.SWIFT_PAIRS, "by_swift_pairs", peer="swift", frames_as_images=False),
+    Reader(
+        "LLaMA-Factory, DPO",
+        Format.LLAMAFACTORY_PAIRS,
+        "by_llamafactory_pairs",
+        peer="llamafactory",
+        frames_as_images=False,
+    ),
 )
 SOFT_READERS = (
-    Reader("ms-swift, soft labels", Format.SWIFT_SOFT, "by_swift_soft", peer="swift"),
+    Reader("ms-swift, soft labels", Format.SWIFT_SOFT, "by_swift_soft", peer="swift", frames_as_images=False),
     Reader("trl, soft labels", Format.TRL, "by_trl_soft"),
 )
 
@@ -42,8 +52,8 @@ class LessonSet:
     """
 
     def __init__(self, folder: Path, count: int, reader: Reader) -> None:
-        add = _add_pair if reader in PAIR_READERS else _add_probabilities
-        drawn = [add(i, case) for i, case in enumerate(draw_cases(folder, count, PAIR_SHAPES))]
+        add, shapes = (_add_pair, PAIR_SHAPES) if reader in PAIR_READERS else (_add_probabilities, SOFT_SHAPES)
+        drawn = [add(i, case) for i, case in enumerate(draw_cases(folder, count, shapes))]
         ordered = [c for s in Subset for c in drawn if c.example.subset is s]
         self.cases = [shown for case in ordered for shown in _list_shown(case, reader.format)]
         texts = [
@@ -55,7 +65,9 @@ class LessonSet:
         spec = ExportSpec(formats=(reader.format,), base=str(self.base), **bounds)
         self.written = write_exports(self.exports, NAME, (case.example for case in drawn), spec)
         processor = AutoProcessor.from_pretrained(self.base)
-        self.expected = [expected(case, processor) for case in self.cases]
+        as_images = reader.frames_as_images
+        self.expected = {as_images: [expected(case, processor, frames_as_images=as_images) for case in self.cases]}
+        self.form = find_box_form(read_qwen_vl(str(self.base)).model_type)
 
 
 def _add_pair(number: int, case: Case) -> Case:
@@ -94,7 +106,7 @@ def _show_labels(case: Case) -> Iterator[Case]:
 
 def _replace_answer(case: Case, text: str) -> Case:
     answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
-    return replace(case, turns=[*case.turns[:-1], answer])
+    return replace(case, turns=[*case.turns[:-1], answer], frames_as_images=[*case.frames_as_images[:-1], answer])
 
 
 def measure(readers: Sequence[Reader], count: int, folder: Path) -> bool:

@@ -213,7 +213,7 @@ def _is_on_button(read: Read, form: BoxForm, reader: Reader) -> bool:
     """Whether the row's box overlaps by .9 with what is red in the last picture, of the size that the reader shows."""
     picture = unpack(read.images[-1])
     red = picture.split()[1].point(lambda green: 255 * (green < 128)).getbbox()
-    answer = json.loads(_unended(read.text.rpartition(_BEGIN)[2]))
+    answer = json.loads(_split_answer(read.text)[1])
     in_pixels = form.in_pixels and reader.boxes_in_pixels
     grids = [unpack(image).size for image in read.images] if in_pixels else None
     _, boxes = find_boxes(answer["理由"], form, grids)
@@ -226,11 +226,17 @@ def _same_text(read: str, wanted: str, case: Case) -> bool:
     """Whether two texts are equal, but for the boxes in the last answer, which each reader writes in its own way."""
     if not case.example.boxes:
         return read == wanted
-    (before, answer), (head, written) = [
-        (t.rpartition(_BEGIN)[0], json.loads(_unended(t.rpartition(_BEGIN)[2]))) for t in (read, wanted)
-    ]
-    reasons = [remove_boxes(one.pop("理由")).replace("<bbox>", "") for one in (answer, written)]
-    return (before, answer, reasons[0]) == (head, written, reasons[1])
+    (before, answer), (head, wanted_answer) = _split_answer(read), _split_answer(wanted)
+    fields, wanted_fields = json.loads(answer), json.loads(wanted_answer)
+    reasons = [remove_boxes(one.pop("理由")).replace("<bbox>", "") for one in (fields, wanted_fields)]
+    return (before, fields, reasons[0]) == (head, wanted_fields, reasons[1])
+
+
+def _split_answer(text: str) -> tuple[str, str]:
+    """The text before the last answer's JSON, with the empty thoughts of a thinking model, and the JSON."""
+    before, begin, answer = text.rpartition(_BEGIN)
+    start = answer.index("{") if begin else text.index("{")
+    return before + begin + answer[:start], _unended(answer[start:])
 
 
 def _places(read: Read) -> list[str]:
