@@ -2,7 +2,7 @@
 
 reasoner.py   asks for reasons, judges them, and asks again with a complaint    (ask.attempts, rationales.support)
 gate.py       what is wrong with one reason: its length, wording, leaks of the label   (the pack's reason_max_chars)
-grounding.py  whether the boxes of a reason hold the words that it says, and not nearly everything   (`ocr` and `boxes` of pack.yaml)
+grounding.py  whether the boxes of a reason hold what it says, and not nearly all else   (`ocr`, `boxes` of pack.yaml)
 diversity.py  which reasons are too similar, and how varied a set is   (rationales.alike)
 words.py      reads the patterns of leaks and empty phrases of a language   (templates/words/<language>.yaml)
 settings.py   RationaleSettings, the `rationales:` key
