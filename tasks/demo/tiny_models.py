@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from tasks.demo.checkpoint import write_checkpoint
 from tasks.demo.lessons import School
 from tasks.demo.side_by_side import Progress, is_first_process, train_together, wait_for_others
-from tasks.demo.training import learn_to_see, train
+from tasks.demo.training import Collator, group_by_length, learn_to_see, train
 from tasks.packs.pack import load_pack
 from tasks.records import digest_of
 
@@ -127,8 +127,9 @@ def _train_model(plan: _Plan, school: School, progress: Progress) -> None:
         report = partial(progress, f"{plan.name}'s eyes")
         pictures, captions = school.pictures(), school.screen_captions()
         learn_to_see(model, processor, pictures, captions, steps=seeing, seed=school.seed, report=report)
-    lessons, report = school.lessons(plan.name, processor), partial(progress, plan.name)
-    train(model, processor, lessons, steps=plan.steps, rate=plan.recipe.rate, seed=school.seed, report=report)
+    lessons, report = group_by_length(school.lessons(plan.name, processor)), partial(progress, plan.name)
+    collate = Collator(processor)
+    train(model, lessons, collate, steps=plan.steps, rate=plan.recipe.rate, seed=school.seed, report=report)
     if is_first_process():
         model.save_pretrained(work)
         record = {"name": plan.name, "seed": school.seed, **asdict(plan.recipe), "steps": plan.steps}

@@ -147,12 +147,18 @@ def _run_trainer(
 
 
 def train(
-    model: Any, processor: Any, lessons: Iterable[Lesson], *, steps: int, rate: float, seed: int, report: Report
+    model: Any,
+    items: Iterable[Any],
+    collate: Callable[[list[Any]], dict[str, Any]],
+    *,
+    steps: int,
+    rate: float,
+    seed: int,
+    report: Report,
 ) -> None:
-    """Train all weights of `model` in place on `steps` batches of `lessons`, which must be an infinite iterator."""
+    """Train all weights of `model` in place on `steps` batches of `items`, which must be an infinite iterator."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(compute_rate_factor, steps=steps))
-    items, collate = group_by_length(lessons), Collator(processor)
     _run_trainer(model, items, collate, report, (optimizer, schedule), max_steps=steps, seed=seed)
 
 

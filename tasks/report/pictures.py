@@ -54,8 +54,10 @@ def shrink_image(image: ImageRef, most: tuple[int, int] = _PICTURE_SIZE, boxes: 
             picture.thumbnail(most, Image.Resampling.LANCZOS)
             scale = picture.width / image.width
             for box in boxes:
-                corners = [round(corner * scale) for corner in box.corners]
-                ImageDraw.Draw(picture).rectangle(corners, outline=_BOX_COLOUR, width=2)
+                left, top, right, bottom = (round(corner * scale) for corner in box.corners)
+                # with a border, without which it can't be seen on dark pictures
+                ImageDraw.Draw(picture).rectangle((left - 2, top - 2, right + 2, bottom + 2), outline="white", width=2)
+                ImageDraw.Draw(picture).rectangle((left, top, right, bottom), outline=_BOX_COLOUR, width=2)
     except Exception as error:  # decoders raise all kinds of errors on broken bytes
         return Picture("", 0, 0, f"{image.path}: {error}")
     buffer = io.BytesIO()

@@ -49,6 +49,7 @@ const drawRecording = (part, number, count) => {
       const image = make("img");
       image.width = source.width;
       image.height = source.height;
+      image.classList.toggle("wide", source.width > source.height);
       image.alt = `${name}, at ${time}`;
       image.addEventListener("click", () => image.classList.toggle("whole"));
       image.src = frame.url;
@@ -63,7 +64,7 @@ const drawRecording = (part, number, count) => {
   return block;
 };
 const drawBox = ({ ref, corners: [left, top, right, bottom] }, { width, height }) => {
-  const node = make("div", "box");
+  const node = make("div", left + right > width ? "box end" : "box");
   node.style.left = `${(100 * left) / width}%`;
   node.style.top = `${(100 * top) / height}%`;
   node.style.width = `${(100 * (right - left)) / width}%`;

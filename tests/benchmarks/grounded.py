@@ -37,7 +37,7 @@ from PIL import Image, ImageDraw, ImageFont
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tasks.demo.checkpoint import write_checkpoint
-from tasks.demo.training import Lesson, learn_to_see, train
+from tasks.demo.training import Collator, Lesson, learn_to_see, train
 from tasks.items.ocr import OcrReader
 from tasks.media import Box, BoxForm, ImageRef
 from tasks.models.engines.engine import Engine, Workplace, open_engine
@@ -74,6 +74,9 @@ SEEING_STEPS, STEPS = 150, 60
 ITEMS = 200
 
 
+Corners = tuple[float, float, float, float]
+
+
 class Drawn(NamedTuple):
     """A drawn screen, its label, the section of the button that says so, and its place."""
 
@@ -97,17 +100,23 @@ PROMPTER = Prompter(PACK, "tiny", max_pixels=SEEN[0] * SEEN[1], min_pixels=56 * 
 
 def draw_screen(rng: random.Random) -> Drawn:
     """Draw a button in each section: a coloured one in one of them, grey ones in the others."""
-    image = Image.new("RGB", (WIDTH, HEIGHT))
-    draw, font, height = ImageDraw.Draw(image), ImageFont.load_default(size=30), HEIGHT // len(SECTIONS)
     label, row = rng.choice(list(KINDS)), rng.randrange(len(SECTIONS))
     buttons = [(other, "#8a8a8a") for other in rng.sample(OTHERS, len(SECTIONS))]
     buttons[row] = KINDS[label]
+    image, corners = draw_buttons(buttons)
+    return Drawn(image, label, row, Box(ref=buttons[row][0], corners=corners[row]))
+
+
+def draw_buttons(buttons: Sequence[tuple[str, str]]) -> tuple[Image.Image, list[Corners]]:
+    """Draw a button in each section, given its text and colour; return the screen and the buttons' places."""
+    image = Image.new("RGB", (WIDTH, HEIGHT))
+    draw, font, height = ImageDraw.Draw(image), ImageFont.load_default(size=30), HEIGHT // len(SECTIONS)
     corners = [(12, height * number + 22, WIDTH - 12, height * (number + 1) - 22) for number in range(len(SECTIONS))]
     for number, (text, fill) in enumerate(buttons):
         draw.rectangle((0, height * number, WIDTH, height * (number + 1)), SECTIONS[number])
         draw.rounded_rectangle(corners[number], 12, fill)
         draw.text((WIDTH / 2, height * (number + 0.5)), text, "white", font, anchor="mm")
-    return Drawn(image, label, row, Box(ref=buttons[row][0], corners=corners[row]))
+    return image, corners
 
 
 def make_sample(number: int, drawn: Drawn, image: ImageRef) -> Sample:
@@ -177,7 +186,8 @@ def teach(folder: Path, steps: int = STEPS) -> tuple[Path, Path]:
 
     captions = [*KINDS, *PLACES]
     learn_to_see(model, processor, stream_pictures(3), captions, steps=SEEING_STEPS, seed=0, report=report)
-    train(model, processor, stream_lessons(processor, 2), steps=steps, rate=3e-3, seed=0, report=report_and_save)
+    lessons, collate = stream_lessons(processor, 2), Collator(processor)
+    train(model, lessons, collate, steps=steps, rate=3e-3, seed=0, report=report_and_save)
     model.save_pretrained(whole)
     return half, whole
 

@@ -96,9 +96,9 @@ def render_page(figures: Mapping[str, Any], shown: Mapping[str, Sample] = {}) ->
 
 
 def _show_first(sample: Sample) -> tuple[Picture, ...]:
-    """Return the item's first image, or frames of its first recording if it has no image."""
+    """Return the item's first image with its boxes, or frames of its first recording if it has no image."""
     if sample.images:
-        return (shrink_image(sample.images[0]),)
+        return (shrink_image(sample.images[0], boxes=[box for box in sample.boxes if box.image == 0]),)
     return make_strip(sample.videos[0]) if sample.videos else ()
 
 

@@ -10,11 +10,13 @@ from typing import Any
 import orjson
 import pybase64
 
+from tasks.media import BoxForm
 from tasks.prompts.parsing import MOST_LOGPROB
 from tasks.prompts.recordings import describe_times
 from tasks.prompts.thinking import ADVICE
 from tasks.prompts.turns import escape_placeholder, make_draft_turns, make_system_turn, make_user_content
 from tasks.records import Generation, LabelAnswer, Outcome, Request
+from tasks.storage.json_lines import escape_json
 
 TOKEN_COUNTS = ("tokens_in", "tokens_cached", "tokens_out", "tokens_thinking")
 """The names of the Generation fields whose values `read_usage` returns, in the same order."""
@@ -28,6 +30,13 @@ _BROKEN_OFF = ("error", "abort", "insufficient_system_resource")
 _MARK = f"labelstill-image-{secrets.token_hex(8)}-"
 """Placeholder for an image or a recording while the body is serialised, so that megabytes of base64 are neither
 escaped nor copied."""
+
+_BOX_RULES = r"""
+box: (<|object_ref_start|> TEXT <|object_ref_end|>)? <|box_start|> POINTS <|box_end|>
+TEXT: /([^"\\\x00-\x1f]|\\["\\\/bfnrt]|\\u[0-9a-fA-F]{4})+/
+POINTS: /\([0-9]{1,4},[0-9]{1,4}\),\([0-9]{1,4},[0-9]{1,4}\)/
+"""
+"""The text within a JSON string, and a box, in llguidance's syntax of Lark."""
 
 
 class Thinking(StrEnum):
@@ -107,7 +116,10 @@ def build_chat_body(
         fields["skip_special_tokens"] = False
     if isinstance(constraint, LabelAnswer):
         fields["max_tokens"] += ANSWER_TOKENS
-        if can.schema and not (request.thinking and can.thinking is Thinking.FREE):
+        free = request.thinking > 0 and can.thinking is Thinking.FREE
+        if request.boxes is BoxForm.QWEN2 and can.token_logprobs and constraint.between is not None and not free:
+            fields["structured_outputs"] = {"grammar": build_box_grammar(constraint)}
+        elif can.schema and not free:
             # with a maximum, vLLM's grammar allows no backslash, which boxes that are JSON in JSON need
             longest = None if request.boxes else sampling.max_tokens
             schema = {"name": "answer", "strict": True, "schema": build_answer_schema(constraint, longest)}
@@ -145,6 +157,20 @@ def build_answer_schema(constraint: LabelAnswer, longest: int | None) -> dict[st
         properties[constraint.reason_key] = {"type": "string"} | ({"maxLength": longest} if longest else {})
     properties[constraint.label_key] = {"type": "string", "enum": list(constraint.labels)}
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def build_box_grammar(constraint: LabelAnswer) -> str:
+    """Return the answer's grammar for vLLM, in which the reason may contain the special tokens of Qwen2-VL's boxes.
+
+    A JSON schema allows none: a model that was trained to write them would write nonsense in their place.
+    """
+    labels = " | ".join(_quote(escape_json(label)) for label in constraint.labels)
+    opening, between, closing = map(_quote, (constraint.opening, constraint.between or "", constraint.closing))
+    return f"start: {opening} (TEXT | box)* {between} ({labels}) {closing}{_BOX_RULES}"
+
+
+def _quote(text: str) -> str:
+    return orjson.dumps(text).decode()
 
 
 def read_reply(answer: dict[str, Any], key: str, wanted: int) -> Generation | None:

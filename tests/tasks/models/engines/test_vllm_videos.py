@@ -18,6 +18,7 @@ from tasks.models.image_cache import ImageCache
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.records import Generation, LabelAnswer, Outcome, Request, Sample, Sampling
+from tests.benchmarks import grounded_videos
 from tests.checkpoints import make_small_tokenizer, write_random_checkpoint
 from tests.recordings import draw_video
 from tests.tasks.making import sample
@@ -128,3 +129,12 @@ def weigh_by_plain_passes(engine: LocalEngine, request: Request) -> dict[str, fl
     found = asyncio.run(compute_label_logprobs(root, "", len(answer.labels), pass_once))
     assert found is not None
     return dict(zip(answer.labels, found, strict=True))
+
+
+def test_a_trained_model_reads_recordings_alike_in_both(tmp_path: Path) -> None:
+    """The training takes six CPU minutes."""
+    trained = grounded_videos.teach(tmp_path)
+    asked = grounded_videos.draw_items(tmp_path / "asked", ITEMS, 99)
+    theirs, ours = (grounded_videos.answer(trained, kind, asked, tmp_path) for kind in ("local", "vllm"))
+    assert min(grounded_videos.count_right(theirs, asked)) >= 0.9 * ITEMS
+    assert min(grounded_videos.compare(theirs, ours)) >= 0.98 * ITEMS
