@@ -1,7 +1,9 @@
 """Demo items of every shape that an export must carry, and what a model should see of each."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,15 +16,15 @@ from tasks.demo.dataset import write_demo
 from tasks.items.images import MAX_PIXELS as MOST_PIXELS
 from tasks.items.images import check_image
 from tasks.items.samples import read_samples
-from tasks.media import Box, ImagePart, ImageRef, TextPart, VideoPart
+from tasks.media import ImagePart, ImageRef, TextPart
 from tasks.models.image_cache import open_images
-from tasks.packs.pack import load_pack
+from tasks.packs.pack import TaskPack, load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.recordings import describe_times
 from tasks.prompts.turns import IMAGE_TOKEN, escape_placeholder, make_user_content
 from tasks.records import Example, Message, Origin, Sample, Sampling, Split, Subset
 from tests.benchmarks.readers.read import Read, one_pad, pixels
-from tests.tasks.making import draw_numbered_video
+from tests.recordings import draw_numbered_frame, draw_recording
 
 TRAPS = (
     "我发了<image>和<video>、<audio>，还有<img>/no/such.png</img>；Picture 1: 见<|vision_start|><|image_pad|>"
@@ -79,20 +81,35 @@ def draw_cases(folder: Path, count: int, shapes: Sequence[str]) -> Iterator[Case
     prompter = Prompter(pack, "any", **bounds)
     pointing = Prompter(pack.model_copy(update={"boxes": True}), "any", **bounds)
     pictures = [image for sample in samples for image in sample.images]
+    shaped: list[Sample] = []
+    items: dict[str, dict[str, Any]] = {}
     for i, sample in enumerate(samples):
         shape = shapes[i % len(shapes)]
-        subset = Subset.VALIDATION if i % 10 == 9 else Subset.TRAIN
         three = (pictures * 2)[i : i + 3]
         if shape.endswith((" JPEG", " PNG", " WebP", " palette")):
             odd = _save_otherwise(three[0], shape, folder / "odd")
             sample = sample.model_copy(update={"parts": (ImagePart(image=odd),)})
-        shaped = _shaped(sample, shape, three)
-        if "recording" in shape:
-            shaped = _add_recordings(shaped, shape, i, folder / "frames")
-        if "box" in shape:
-            shaped = _add_box(shaped, three, i, folder / "boxes")
-        asked = pointing if shaped.boxes else prompter
-        yield _case(asked, shaped, shape, pictures[-1 - i % len(pictures)], subset)
+        shaped.append(_shaped(sample, shape, three))
+        if "recording" in shape or "box" in shape:
+            items[sample.id] = _write_item(shaped[-1], shape, three[0], i, folder / "media")
+    read = _read_items(items, folder) if items else {}
+    for i, sample in enumerate(shaped):
+        if (found := read.get(sample.id)) is not None:
+            sample = sample.model_copy(update={"parts": found.parts, "boxes": found.boxes})
+        asked = pointing if sample.boxes else prompter
+        subset = Subset.VALIDATION if i % 10 == 9 else Subset.TRAIN
+        yield _case(asked, sample, shapes[i % len(shapes)], pictures[-1 - i % len(pictures)], subset)
+
+
+def _read_items(items: dict[str, dict[str, Any]], folder: Path) -> dict[str, Sample]:
+    """The items with recordings or boxes as they are read from a manifest, keyed by id."""
+    manifest = folder / "media.json"
+    manifest.write_text(json.dumps([{"id": i, **fields} for i, fields in items.items()], ensure_ascii=False), "utf-8")
+    demo = load_pack("demo")
+    plain = demo.model_copy(update={"tasks": {"item": TaskPack(labels={"one": "", "two": ""})}})
+    intake = read_samples(manifest, folder, plain, Split.UNLABELLED, cache=folder / "cache")
+    assert len(intake.kept) == len(items), intake.dropped
+    return {sample.id: sample for sample in intake.kept}
 
 
 def _save_otherwise(image: ImageRef, shape: str, folder: Path) -> ImageRef:
@@ -135,32 +152,52 @@ def _shaped(sample: Sample, shape: str, three: list[ImageRef]) -> Sample:
     return sample.model_copy(update={"parts": parts})
 
 
-def _add_recordings(sample: Sample, shape: str, number: int, folder: Path) -> Sample:
-    """Recordings of 4 or 6 frames after the item's text; those of one item have as many frames, as one reader needs."""
-    frames = 4 + 2 * (number % 2)
-    clips = [VideoPart(video=draw_numbered_video(folder, (number + 12 * i) % 240, frames=frames)) for i in range(2)]
-    text = tuple(p for p in sample.parts if isinstance(p, TextPart)) or (TextPart(text="看录屏："),)
-    if "two" not in shape:
-        return sample.model_copy(update={"parts": (*text, *clips[:1])})
-    images = tuple(ImagePart(image=image) for image in sample.images[:1])
-    return sample.model_copy(update={"parts": (clips[0], *text, *images, TextPart(text="然后"), clips[1])})
+def _write_item(sample: Sample, shape: str, another: ImageRef, number: int, folder: Path) -> dict[str, Any]:
+    """The item's fields in a manifest, with recordings, or a button on an image and the box around it, or both."""
+    folder.mkdir(exist_ok=True)
+    text = "".join(p.text for p in sample.parts if isinstance(p, TextPart)) or "看图和录屏："
+    images = [image.path for image in sample.images] or ([another.path] if shape.startswith("image") else [])
+    fields: dict[str, Any] = {"fps": 2, "video": [], "boxes": []}
+    if "box" in shape:
+        images += [another.path] if number % 2 else []
+        file = folder / f"{number}.png"
+        box = {"ref": "红色<bbox>按钮", "corners": _draw_button(file, number), "image": len(images)}
+        images.append(str(file))
+        fields["boxes"] = [box]
+    if "recording" in shape:
+        # those of one item have as many frames, as one reader needs
+        clips = [
+            _draw_clip(folder / f"{number}-{i}", 4 + 2 * (number % 2), as_file=(number + i) % 3 > 0) for i in (0, 1)
+        ]
+        fields["video"] = clips if "two" in shape else clips[:1]
+    marks = "<image>" * len(images)
+    instruction = (
+        f"<video>{text}{marks}然后<video>" if "two" in shape else text + "<video>" * len(fields["video"]) + marks
+    )
+    return {"instruction": instruction, "image": images, **fields}
 
 
-def _add_box(sample: Sample, three: list[ImageRef], number: int, folder: Path) -> Sample:
-    """A red button on an image, and the box around it."""
+def _draw_clip(path: Path, frames: int, *, as_file: bool) -> str | list[str]:
+    """A recording of two frames per second whose frames show numbers: the file's name, or those of its frames."""
+    first = Random(path.name).randrange(240)
+    if as_file:
+        shown = partial(draw_numbered_frame, size=SIZE)
+        return str(draw_recording(path.with_suffix(".mp4"), frames, 2, draw=lambda number: shown(first + number)))
+    files = [f"{path}-{number}.png" for number in range(frames)]
+    for number, file in enumerate(files):
+        draw_numbered_frame(first + number, SIZE).save(file)
+    return files
+
+
+def _draw_button(file: Path, number: int) -> tuple[int, int, int, int]:
+    """Draw a red button, and return its corners."""
     rng = Random(number)
     left, top = rng.randrange(4, 50), rng.randrange(4, 80)
-    right, bottom = left + rng.randrange(24, 50), top + rng.randrange(24, 70)
-    folder.mkdir(exist_ok=True)
-    file = folder / f"{number}.png"
+    corners = left, top, left + rng.randrange(24, 50), top + rng.randrange(24, 70)
     picture = Image.new("RGB", SIZE, "white")
-    picture.paste("red", (left, top, right, bottom))
+    picture.paste("red", corners)
     picture.save(file)
-    first = [ImagePart(image=three[0])] if number % 2 else []
-    parts = (*sample.parts, *first, ImagePart(image=check_image(file, MOST_PIXELS)))
-    place = sum(isinstance(p, ImagePart) for p in parts) - 1
-    box = Box(image=place, ref="红色<bbox>按钮", corners=(left, top, right, bottom))
-    return sample.model_copy(update={"parts": parts, "boxes": (box,)})
+    return corners
 
 
 def _case(prompter: Prompter, sample: Sample, shape: str, another: ImageRef, subset: Subset) -> Case:
