@@ -20,6 +20,8 @@ class Gap(StrEnum):
     N_REFUSED = "n_refused"
     """A 400 for n above 1."""
     N_IGNORED = "n_ignored"
+    THINKING_REFUSED = "thinking_refused"
+    """A 400 for the fields that switch thinking on or off."""
 
 
 class Thinks(StrEnum):
@@ -104,6 +106,8 @@ def check(body: dict[str, Any], gaps: frozenset[Gap], media: str | None, most_ch
     `media` is the folder below which `file://` images are read; None: nowhere.
     """
     n = body.get("n") or 1
+    if Gap.THINKING_REFUSED in gaps and "enable_thinking" in body:
+        raise Refused("Unrecognized request argument supplied: enable_thinking")
     if n > 1 and Gap.N_REFUSED in gaps:
         raise Refused("n must be 1", "n")
     if n > 1 and not body.get("temperature", 1):

@@ -137,7 +137,7 @@ class Stub:
         if fault is not None and fault in _BEFORE_THE_ANSWER:
             return self._misbehave(request, item, fault)
         body = orjson.loads(raw)
-        gaps = frozenset(Gap) - {Gap.N_REFUSED} if fault is Fault.IGNORED_FIELDS else options.gaps
+        gaps = frozenset(Gap) - {Gap.N_REFUSED, Gap.THINKING_REFUSED} if fault is Fault.IGNORED_FIELDS else options.gaps
         try:
             if fault is Fault.TOO_LONG:
                 raise too_long(99_999, 32_768)

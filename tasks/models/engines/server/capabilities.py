@@ -121,9 +121,13 @@ async def _read_context_length(client: Client, spec: EngineSpec, model: str) -> 
 
 
 async def _probe_schema(client: Client, model: str, *, thinks: bool) -> bool:
-    # the tokens are too few for thoughts
-    fields = _want_schema() | {"max_tokens": _ANSWER_TOKENS} | (switch_thinking(False) if thinks else {})
-    return _obeys((await _ask(client, model, fields))[0])
+    fields = _want_schema() | {"max_tokens": _ANSWER_TOKENS}
+    # the tokens are too few for thoughts; a server that refuses to be told so is asked as it is
+    for more in (switch_thinking(False), {}) if thinks else ({},):
+        text, answer = await _ask(client, model, fields | more)
+        if answer:
+            return _obeys(text)
+    return False
 
 
 async def _probe_thinking(client: Client, model: str, most: int) -> Thinking:

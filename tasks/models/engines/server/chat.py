@@ -49,7 +49,7 @@ class Thinking(StrEnum):
     FREE = "free"
     """It thinks only if it may answer freely: the schema is left out."""
     NEVER = "never"
-    """It does not think, although it is told to."""
+    """It does not think although it is told to, or the server refuses to be told. It is told no more."""
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ def _build_question(request: Request, can: Capabilities, draft: str, *, think: b
             marks += 1
     turns = [*make_system_turn(request), {"role": "user", "content": content}, *make_draft_turns(request, draft)]
     question: dict[str, Any] = {"messages": turns}
-    if can.thinking is not Thinking.NOT_ASKED:
+    if can.thinking in (Thinking.FORMED, Thinking.FREE):  # a server that knows no such fields may refuse them
         question |= switch_thinking(think and request.thinking > 0)
     if request.videos and can.videos:
         question["media_io_kwargs"] = {"video": _build_frame_options(request)}

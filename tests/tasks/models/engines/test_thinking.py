@@ -20,7 +20,7 @@ from tasks.packs.pack import load_pack
 from tasks.records import Outcome, Prediction, Request, Sampling
 from tasks.storage.stage_record import Costs
 from tests import batch_stub
-from tests.stub_answers import THOUGHT
+from tests.stub_answers import THOUGHT, Gap
 from tests.stub_server import Options, Thinks, running
 from tests.tasks.making import sample
 from tests.tasks.models.engines.asking_stub import VOTES, open_engine_on
@@ -122,6 +122,12 @@ def test_the_run_says_what_the_server_makes_of_thinking(thinks: Thinks, note: st
     with running(Options(thinks=thinks)) as stub, open_engine_on(tmp_path, stub.url, thinking_tokens=256) as engine:
         notes = [line for line in engine.notes if "think" in line]
     assert note in "".join(notes) and len(notes) == bool(note)
+
+
+def test_a_server_that_refuses_to_be_told_to_think_still_answers_in_form(tmp_path: Path) -> None:
+    with running(Options(gaps=frozenset({Gap.THINKING_REFUSED}))) as stub:
+        found, thoughts, _ = label(tmp_path, stub.url)
+    assert ({p.outcome for p in found}, thoughts) == ({Outcome.OK}, {})
 
 
 def test_another_room_for_thinking_is_another_question() -> None:
