@@ -17,7 +17,7 @@ from flows.ui import Progress
 from tasks.correction.settings import CorrectionSettings
 from tasks.dataset.settings import EmitSettings, ExportSpec
 from tasks.demo.dataset import DemoPaths, write_demo
-from tasks.demo.evaluation import describe, evaluate_demo
+from tasks.demo.evaluation import compare_with_truth
 from tasks.demo.settings import DemoConfig
 from tasks.demo.tiny_models import TinyModels, make_models
 from tasks.models.engines.spec import EngineSpec
@@ -39,7 +39,7 @@ def demo(config: DemoConfig) -> str:
     models = run_as_task("demo models", "train base, teacher and generator", lambda: train_models(config))
     run = make_demo_config(config, paths, models)
     distill(run)
-    summary = summarize_run(run.output, run.emit.licence, describe(evaluate_demo(run.output, paths.truth)))
+    summary = summarize_run(run.output, run.emit.licence, compare_with_truth(run.output, paths.truth))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
     cost = f"{time.monotonic() - began:.0f} s in total, peak memory of this process {peak:.1f} GiB"
     markdown = f"{summary.to_markdown()}\n\n{cost}\n"

@@ -1,7 +1,6 @@
 """Compare a demo run with the true labels, which the pipeline itself never reads."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.evaluation.test_set import read_truth
@@ -9,101 +8,52 @@ from tasks.records import Action, Correction, Prediction
 from tasks.storage.rows import read_rows
 
 
-@dataclass(frozen=True)
-class Found:
-    """How well a group of suspected items matches the items whose given label is wrong."""
+def compare_with_truth(output: Path, truth_file: Path) -> list[tuple[str, str]]:
+    """Return what the run in `output` achieved, as (name, text) pairs for the demo's summary.
 
-    count: int
-    precision: float
-    recall: float
-
-    def __str__(self) -> str:
-        return f"{self.count}, precision {self.precision:.1%}, recall {self.recall:.1%}"
-
-
-@dataclass(frozen=True)
-class DemoFigures:
-    """What a demo run achieved, compared with the truth. Shares are between 0 and 1."""
-
-    teacher_accuracy: float
-    """Share of the pool for which the teacher's label is correct."""
-    pool: int
-    kept_pseudo: int
-    kept_precision: float
-    planted: int
-    """Number of wrong given labels, counting only items that the intake accepted."""
-    disagreements: Found
-    adjudicated: Found
-    """Items for which the teacher gave another label; it was not shown the given one."""
-    held_wrong: Found
-    """Items whose given label is probably wrong (P(given) < 0.5) according to students and teacher."""
-    changed: int
-    changed_right: int
-    changed_unreviewed: int
-    changed_unreviewed_right: int
-    reviewed: int
-    label_accuracy_before: float
-    label_accuracy_after: float
-
-
-def evaluate_demo(output: Path, truth_file: Path) -> DemoFigures:
-    """Compare the run in `output` with the true labels; raises FileNotFoundError if a stage has no results."""
+    Of the given labels, only those of items that the intake accepted count. Raises FileNotFoundError if a stage has no
+    results.
+    """
     truth = read_truth(truth_file)
-    predictions = read_rows(output / "pseudo_labels" / "predictions.parquet", Prediction)
+    answers = read_rows(output / "pseudo_labels" / "predictions.parquet", Prediction)
     kept = read_rows(output / "pseudo_labels" / "kept.parquet", Prediction)
     cases = read_rows(output / "correction" / "kept.parquet", Correction)
     planted = {c.sample_id for c in cases if c.given != truth[c.sample_id]}
 
-    def compare(suspected: Iterable[Correction]) -> Found:
+    def describe_found(suspected: Iterable[Correction]) -> str:
         ids = {c.sample_id for c in suspected}
         hits = len(ids & planted)
-        return Found(len(ids), hits / max(len(ids), 1), hits / max(len(planted), 1))
+        return f"{len(ids)}, precision {hits / max(len(ids), 1):.1%}, recall {hits / max(len(planted), 1):.1%}"
 
     def count_right(items: Iterable[Correction | Prediction]) -> int:
         return sum(item.label == truth[item.sample_id] for item in items)
 
+    def find_share(items: list[Correction] | list[Prediction]) -> str:
+        return f"{count_right(items) / max(len(items), 1):.1%}"
+
     changed = [c for c in cases if c.action is Action.RELABEL]
-    unreviewed = [c for c in changed if not c.reviewed]
-    after = [c for c in cases if c.label is not None]
-    return DemoFigures(
-        teacher_accuracy=count_right(predictions) / max(len(predictions), 1),
-        pool=len(predictions),
-        kept_pseudo=len(kept),
-        kept_precision=count_right(kept) / max(len(kept), 1),
-        planted=len(planted),
-        disagreements=compare(c for c in cases if c.predicted is not None and c.predicted != c.given),
-        adjudicated=compare(c for c in cases if c.adjudicated is not None and c.adjudicated != c.given),
-        held_wrong=compare(c for c in cases if c.p_given is not None and c.p_given < 0.5),
-        changed=len(changed),
-        changed_right=count_right(changed),
-        changed_unreviewed=len(unreviewed),
-        changed_unreviewed_right=count_right(unreviewed),
-        reviewed=sum(c.reviewed for c in cases),
-        label_accuracy_before=(len(cases) - len(planted)) / max(len(cases), 1),
-        label_accuracy_after=count_right(after) / max(len(after), 1),
-    )
-
-
-def describe(figures: DemoFigures) -> list[tuple[str, str]]:
-    """Return the figures as (name, text) pairs for the demo's summary."""
-    f = figures
+    alone = [c for c in changed if not c.reviewed]
+    before = (len(cases) - len(planted)) / max(len(cases), 1)
+    after = find_share([c for c in cases if c.label is not None])
+    differ = describe_found(c for c in cases if c.predicted is not None and c.predicted != c.given)
+    adjudicated = describe_found(c for c in cases if c.adjudicated is not None and c.adjudicated != c.given)
+    doubted = describe_found(c for c in cases if c.p_given is not None and c.p_given < 0.5)
     return [
         (
             "Compared with the truth",
-            f"{f.planted} labels were made wrong on purpose; right labels: {f.label_accuracy_before:.1%} before, "
-            f"{f.label_accuracy_after:.1%} after",
+            f"{len(planted)} labels were made wrong on purpose; right labels: {before:.1%} before, {after} after",
         ),
         (
             "  labels changed",
-            f"{f.changed_right} of {f.changed} changed to the true label; without review {f.changed_unreviewed_right} "
-            f"of {f.changed_unreviewed}; {f.reviewed} reviewed by a stand-in that knows the truth",
+            f"{count_right(changed)} of {len(changed)} changed to the true label; without review {count_right(alone)} "
+            f"of {len(alone)}; {sum(c.reviewed for c in cases)} reviewed by a stand-in that knows the truth",
         ),
-        ("  found by students", f"{f.disagreements} (predictions that differ from the given label)"),
-        ("  found by the teacher", f"{f.adjudicated} (asked about suspicious labels only)"),
-        ("  found by both", f"{f.held_wrong} (probably wrong by all evidence)"),
+        ("  found by students", f"{differ} (predictions that differ from the given label)"),
+        ("  found by the teacher", f"{adjudicated} (asked about suspicious labels only)"),
+        ("  found by both", f"{doubted} (probably wrong by all evidence)"),
         (
             "  pseudo-labels",
-            f"{f.kept_precision:.1%} of {f.kept_pseudo} kept ones are right; the teacher alone: "
-            f"{f.teacher_accuracy:.1%} of {f.pool}",
+            f"{find_share(kept)} of {len(kept)} kept ones are right; the teacher alone: {find_share(answers)} of "
+            f"{len(answers)}",
         ),
     ]
