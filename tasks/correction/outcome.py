@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,12 +76,9 @@ def choose_cases(
             return _make_blind_case(sample, record)
         place = places.get(sample.id)
         candidates = (record.student_candidate, record.teacher_candidate)
-        return ReviewCase(
-            sample_id=sample.id,
-            source=sample.source,
-            parts=sample.parts,
+        return _make_case(
+            sample,
             boxes=sample.boxes,
-            labels=sample.labels,
             given=record.given,
             candidate=record.candidate if any(candidates) else None,
             student=_probabilities(decisions.judgements.students, labels, place, sample),
@@ -106,16 +104,12 @@ def _make_blind_case(sample: Sample, record: Correction) -> ReviewCase:
     """
     place = sample.labels.index(record.given)
     other = record.candidate if record.candidate in sample.labels else sample.labels[(place + 1) % len(sample.labels)]
-    return ReviewCase(
-        sample_id=sample.id,
-        source=sample.source,
-        parts=sample.parts,
-        labels=sample.labels,
-        given="",
-        candidate=None,
-        blind=True,
-        choices=tuple(label for label in sample.labels if label in (record.given, other)),
-    )
+    choices = tuple(label for label in sample.labels if label in (record.given, other))
+    return _make_case(sample, given="", candidate=None, blind=True, choices=choices)
+
+
+def _make_case(sample: Sample, **fields: Any) -> ReviewCase:
+    return ReviewCase(sample_id=sample.id, source=sample.source, parts=sample.parts, labels=sample.labels, **fields)
 
 
 def write_suspicious(samples: Sequence[Sample], corrections: Sequence[Correction], file: Path) -> None:
