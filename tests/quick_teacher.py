@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from tasks.demo.checkpoint import write_checkpoint
 from tasks.demo.dataset import draw_items
 from tasks.demo.lessons import CAPTIONS, School, convert_to_sample
-from tasks.demo.training import Lesson, learn_to_see, train
+from tasks.demo.training import Collator, Lesson, group_by_length, learn_to_see, train
 from tasks.media import ImagePart, ImageRef, TextPart
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
@@ -38,7 +38,8 @@ def teach(folder: Path) -> Path:
     (folder / "model.safetensors").unlink()  # there again, and whole, once it is taught
     pictures, captions = school.pictures(), school.screen_captions()
     learn_to_see(model, processor, pictures, captions, steps=_SEEING, seed=SEED, report=lambda *_: None)
-    train(model, processor, _lessons(school, processor), steps=_STEPS, rate=3e-3, seed=SEED, report=lambda *_: None)
+    lessons = group_by_length(_lessons(school, processor))
+    train(model, lessons, Collator(processor), steps=_STEPS, rate=3e-3, seed=SEED, report=lambda *_: None)
     model.save_pretrained(folder)
     return folder
 
