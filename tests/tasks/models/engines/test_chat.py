@@ -60,7 +60,7 @@ def test_thoughts_follow_their_texts_and_their_tokens_are_counted() -> None:
         (Thinking.FORMED, 100, True, True),
         (Thinking.FREE, 100, False, True),
         (Thinking.FREE, 0, True, False),
-        (Thinking.NEVER, 100, True, True),
+        (Thinking.NEVER, 100, True, None),
     ],
 )
 def test_what_is_sent_fits_what_the_server_makes_of_thinking(
