@@ -177,6 +177,7 @@ def test_a_server_that_stops_while_starting_shows_its_log(project: Path, monkeyp
         find_or_start_server(timeout=150, root=project)
 
 
+@pytest.mark.slow
 def test_the_server_is_started_once_and_again_after_a_kill(project: Path) -> None:
     start = [
         sys.executable,
