@@ -121,8 +121,8 @@ class EngineSpec(ServingSettings):
     thinking_tokens: int = Field(
         default=0,
         ge=0,
-        description="Tell the model to think before it answers, with at most this many tokens, e.g. 4096; with 0 it is "
-        "told nothing (server, vllm)",
+        description="Maximum number of tokens for thinking before the answer, e.g. 4096; with 0, thinking is not "
+        "switched on (server, vllm)",
     )
     batch: bool = Field(
         default=False,

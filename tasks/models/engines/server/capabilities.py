@@ -131,7 +131,7 @@ async def _probe_schema(client: Client, model: str, *, thinks: bool) -> bool:
 
 
 async def _probe_thinking(client: Client, model: str, most: int) -> Thinking:
-    """Find out whether the model thinks if it is told to, with at most so many tokens, and still obeys a schema."""
+    """Find out whether the model can think, in at most `most` tokens, and whether its answer then obeys a schema."""
     fields = switch_thinking(True) | {"max_tokens": most + _ANSWER_TOKENS}
     for more in (_want_schema(), {}):
         answer = (await _ask(client, model, fields | more))[1]

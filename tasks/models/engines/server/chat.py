@@ -40,7 +40,7 @@ POINTS: /\([0-9]{1,4},[0-9]{1,4}\),\([0-9]{1,4},[0-9]{1,4}\)/
 
 
 class Thinking(StrEnum):
-    """What a server does with questions about which its model is told to think."""
+    """How a server handles requests that switch thinking on."""
 
     NOT_ASKED = "not asked"
     """`thinking_tokens` is not set."""
@@ -49,7 +49,7 @@ class Thinking(StrEnum):
     FREE = "free"
     """It thinks only if it may answer freely: the schema is left out."""
     NEVER = "never"
-    """It does not think although it is told to, or the server refuses to be told. It is told no more."""
+    """The model does not think, or the server refuses the fields that switch it on. They are left out from then on."""
 
 
 @dataclass(frozen=True)
