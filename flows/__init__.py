@@ -12,6 +12,7 @@ demo.py           the example: its data, its tiny models, its settings
 
 stage.py          what all stages share: reading a set, reusing a finished result, writing the record
 asking.py         ask a model in task runs, within the run's budget                         (shard_size, budget)
+teacher_reasons.py  choose the reasons that students learn for labels of teachers           (rationales)
 students.py       train and ask the fold students                                           (student)
 runners.py        run shards on this machine or on a Ray cluster                            (runner)
 ui.py             progress and tables in the web UI and on the terminal

@@ -26,7 +26,6 @@ from tasks.students.settings import AnyStudent, ExternalSpec, MeasuredStudent, P
 StageName = Literal["rationales", "pseudo_labels", "correction"]
 """The stages whose results `emit` merges."""
 
-
 _COMMON = ("pack", "labelled", "unlabelled", "evaluation", "generator", "teacher", "teachers", "student", "output")
 """The keys that the web UI's form shows first."""
 
@@ -117,7 +116,23 @@ class RationalesConfig(CommonConfig):
     """Which reasons are kept."""
 
 
-class PseudoLabelsConfig(CommonConfig, TeacherSettings):
+class TeachersConfig(CommonConfig, TeacherSettings):
+    """The keys of flows that ask teachers."""
+
+    ask: AskSettings = AskSettings()
+    """How models are asked."""
+    generator: EngineSpec | None = None
+    """The model that explains why an item has its label, and shortens what teachers thought."""
+    rationales: RationaleSettings = RationaleSettings()
+    """Which reasons are kept."""
+
+    @model_validator(mode="after")
+    def _check_thinking(self) -> Self:
+        self.rationales.check_engines(self.panel, self.generator)
+        return self
+
+
+class PseudoLabelsConfig(TeachersConfig):
     """Parameters of the flow `pseudo_labels`."""
 
     unlabelled: SourceConfig
@@ -126,14 +141,8 @@ class PseudoLabelsConfig(CommonConfig, TeacherSettings):
     """The labelled set. The teacher labels these items too, without seeing their labels, to show how reliable it is."""
     student: AnyStudent | None = None
     """The students that the stage `correction` trained under `output`. They are asked about the pool too."""
-    ask: AskSettings = AskSettings()
-    """How models are asked."""
     pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
     """How the pool is labelled and which labels are kept."""
-    generator: EngineSpec | None = None
-    """The model that shortens what teachers thought (`pseudo_labels.teach_thinking`)."""
-    rationales: RationaleSettings = RationaleSettings()
-    """Which of its reasons are kept."""
     ask_only: SkipJsonSchema[bool] = False
     """Ask the teacher, and leave decisions to a later run: an earlier stage waits for its answers."""
 
@@ -141,19 +150,16 @@ class PseudoLabelsConfig(CommonConfig, TeacherSettings):
     def _needs_teacher(self) -> Self:
         if not self.panel:
             raise ValueError("no teacher labels the pool: add `teacher` or `teachers`")
-        self.pseudo_labels.check_engines(self.panel, self.generator)
         return self
 
 
-class CorrectionConfig(CommonConfig, TeacherSettings):
+class CorrectionConfig(TeachersConfig):
     """Parameters of the flow `correction`."""
 
     labelled: SourceConfig
     """The labelled set."""
     student: AnyStudent
     """Kind of student that is trained on each fold: `lora` (the default), `probe` or `external`."""
-    ask: AskSettings = AskSettings()
-    """How models are asked."""
     correction: CorrectionSettings = CorrectionSettings()
     """How labels are checked, reviewed and changed."""
 
@@ -186,17 +192,11 @@ Narrowed = TypeVar("Narrowed", bound=CommonConfig)
 AnyStage = RationalesConfig | PseudoLabelsConfig | CorrectionConfig | EmitConfig
 
 
-class DistillConfig(SetsConfig, TeacherSettings):
+class DistillConfig(SetsConfig, TeachersConfig):
     """Parameters of the flow `distill`, which runs all stages. A stage whose keys are missing is skipped."""
 
-    generator: EngineSpec | None = None
-    """The model that explains why an item has its label (stage `rationales`)."""
     student: AnyStudent | None = None
     """The fold students (stage `correction`): `lora` (the default), `probe` or `external`."""
-    ask: AskSettings = AskSettings()
-    """How models are asked."""
-    rationales: RationaleSettings = RationaleSettings()
-    """Which reasons are kept."""
     pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
     """How the pool is labelled and which labels are kept."""
     correction: CorrectionSettings = CorrectionSettings()
@@ -227,8 +227,7 @@ class DistillConfig(SetsConfig, TeacherSettings):
     def _check_stages(self) -> Self:
         if self.labelled is None and self.unlabelled is None:
             raise ValueError("no data: add `labelled`, `unlabelled` or both, each with `manifest` and `images`")
-        self.pseudo_labels.check_engines(self.panel, self.generator)
-        if self.generator is not None and self.labelled is None and not self.pseudo_labels.teach_thinking:
+        if self.generator is not None and self.labelled is None and not self.rationales.teach_thinking:
             raise ValueError("`generator` explains labelled items: add `labelled`, or remove `generator`")
         if self.student is not None and self.labelled is None:
             raise ValueError("`student` is trained on labelled items: add `labelled`, or remove `student`")
@@ -239,7 +238,7 @@ class DistillConfig(SetsConfig, TeacherSettings):
     @property
     def engines(self) -> list[EngineSpec]:
         """The configured models, except students."""
-        specs = (self.generator, self.generator and self.rationales.judge, *self.panel)
+        specs = (self.generator, self.rationales.judge, *self.panel)
         return [spec for spec in specs if spec is not None]
 
     def check_engines(self, *, keys: bool = True) -> None:
@@ -273,7 +272,8 @@ class DistillConfig(SetsConfig, TeacherSettings):
         probe = isinstance(self.student, ProbeSpec)
         output = self.output if probe or self.student is None else self.output / "find_errors"
         student = self.student if probe else ProbeSpec()
-        return self._narrow(CorrectionConfig, student=student, teacher=None, teachers=(), output=output)
+        models = {"teacher": None, "teachers": (), "generator": None, "rationales": RationaleSettings()}
+        return self.model_copy(update=models)._narrow(CorrectionConfig, student=student, output=output)
 
     def list_stage_configs(self) -> tuple[AnyStage, ...]:
         """Return the configuration of each stage to run, in the order in which the stages run."""

@@ -14,6 +14,7 @@ from flows.config import CorrectionConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, log_where_to_judge, read_valid_verdicts, run_as_task, show_table
 from flows.students import STAGE, FoldStudents, identify_training_inputs
+from flows.teacher_reasons import choose_reasons, identify_rules, list_models
 from tasks.correction.corrected_manifest import check_not_own_copy, write_corrected
 from tasks.correction.decide import Adjudicator, Decisions, LookUp, correct
 from tasks.correction.judgements import (
@@ -32,6 +33,7 @@ from tasks.correction.outcome import (
     count_figures,
     describe_agreement,
     record_corrections,
+    replace_reasons,
     write_suspicious,
 )
 from tasks.demo.stand_in import answer_from_truth
@@ -60,7 +62,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
     check_not_own_copy(config.labelled.manifest, config.output / STAGE)
     base = None if isinstance(config.student, ProbeSpec) else choose_base_engine(config.student)
     teachers = name_teachers(config.panel)
-    stage = Stage(STAGE, config, {**teachers, "base": base})
+    stage = Stage(STAGE, config, {**teachers, "base": base, **list_models(config)})
     samples = stage.read("samples", config.labelled, Split.LABELLED)
     stage.inputs |= identify_training_inputs(config, config.student)
     pack, folder, review = stage.pack, stage.folder, config.output / "review"
@@ -70,6 +72,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
         student=config.student,
         verdicts=judged_by_people,
         asked=[spec.ask for spec in config.panel[1:]],
+        reasons=identify_rules(config),
     )
     if record is not None:
         return record
@@ -89,11 +92,13 @@ def correction(config: CorrectionConfig) -> StageRecord:
             index_verdicts(judgements, verdicts),
             config.seed,
         )
+        fold_of = found.folds[0].fold_of
+        model_of = {s.id: found.name_models(s.id) for s in judged}
+        answers = join_second_opinions(list(opinions.values()))
+        corrections = record_corrections(samples, decisions, fold_of, model_of, answers, unjudged, verdicts)
+        new = [answers[c.sample_id] for c in corrections if c.has_label_of_teacher]
+        chosen, of_reasons = choose_reasons(config, pack, asker, new, samples)
         costs = asker.costs()
-    fold_of = found.folds[0].fold_of
-    model_of = {s.id: found.name_models(s.id) for s in judged}
-    answers = join_second_opinions(list(opinions.values()))
-    corrections = record_corrections(samples, decisions, fold_of, model_of, answers, unjudged, verdicts)
 
     reviewed = {c.sample_id: c.verdict for c in corrections if c.verdict is not None}
     given = {s.id: s.given or "" for s in samples}
@@ -113,7 +118,9 @@ def correction(config: CorrectionConfig) -> StageRecord:
 
     run_as_task("report", "write report, review page and corrected manifests", write_for_people)
     stage.inputs["folds"] = found.folds[0].digest
-    record = stage.finish(corrections, [], (s.id for s in samples), count_figures(corrections, decisions) | told, costs)
+    figures = count_figures(corrections, decisions) | told | of_reasons
+    taught = replace_reasons(corrections, chosen)
+    record = stage.finish(taught, [], (s.id for s in samples), figures, costs)
     _show_changes(corrections, decisions, review)
     return record
 

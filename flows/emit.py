@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows.asking import find_line_finder, read_texts
+from flows.asking import read_texts
 from flows.config import EmitConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, log_where_to_judge, run_as_task, show_table
@@ -59,7 +59,7 @@ def _find_finished(config: EmitConfig, stage: Stage) -> StageRecord | None:
     mix = config.emit.mix
     decisive: dict[str, Any] = {
         "settings": config.emit.model_dump(mode="json"),
-        "reasons": config.rationales.model_dump(mode="json", exclude={"support", "judge"}),
+        "reasons": config.rationales.model_dump(mode="json", exclude={"support", "judge", "teach_thinking"}),
         "files": [read_file_state(p) for p in (config.output / CONFLICTS / STORE, *([mix.file] if mix else []))],
     }
     for link in (PUBLISHED, CANDIDATE):
@@ -79,23 +79,19 @@ def _publish(config: EmitConfig, folder: Path) -> None:
 
 def _make_version(config: EmitConfig, stage: Stage, sets: Mapping[Split, SourceConfig]) -> StageRecord:
     """Merge the sets and the stages' results into a new version, set `stage.folder` to it, and return its record."""
-    pack = stage.pack
-    lines = find_line_finder(config, pack)
     sources = read_sources(
         config.output,
         sets,
         config.stages,
-        pack,
         config.emit,
         config.rationales,
         config.seed,
-        find_lines=lines,
         labelled_digest=stage.inputs.get(_INPUTS[Split.LABELLED]),
     )
     get_run_logger().info("%d reasons are left out because they are too similar to others", sources.alike_reasons)
     samples = (sample for part in (sources.labelled, sources.pool) for sample in part)
     # No model is asked here, so its identity and pixel bounds do not matter.
-    prompter = Prompter(pack, "", max_pixels=1, min_pixels=1, texts=read_texts(config, pack, samples))
+    prompter = Prompter(stage.pack, "", max_pixels=1, min_pixels=1, texts=read_texts(config, stage.pack, samples))
     what = f"merge {len(sources.labelled)} labelled and {len(sources.pool)} pool items"
     record = run_as_task("merge and export", what, lambda: _merge(config, sources, prompter, stage))
     stage.show(record, alert=not config.candidate)  # for an empty candidate `relabel` sends the alert

@@ -10,24 +10,22 @@ from functools import partial
 
 from prefect import flow, get_run_logger
 
-from flows.asking import find_line_finder, open_asker, prepare_prompter
+from flows.asking import open_asker, prepare_prompter
 from flows.config import PseudoLabelsConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, log_where_to_judge, read_valid_verdicts, run_as_task, show_table
 from flows.students import FoldStudents
+from flows.teacher_reasons import choose_reasons, identify_rules, list_models
 from tasks.errors import AnswersPending
 from tasks.items.file_states import read_file_state
 from tasks.models.pending import ask_each
-from tasks.models.teacher import TeacherCosts, estimate_price, find_thoughts, label_with_teacher, name_teachers
+from tasks.models.teacher import TeacherCosts, estimate_price, label_with_teacher, name_teachers
 from tasks.packs.pack import Pack
 from tasks.pseudo_labels.calibration_targets import ENOUGH, match_corrections
 from tasks.pseudo_labels.decide import PoolDecision, Trust, Trusted, split
 from tasks.pseudo_labels.evidence import Opinions
 from tasks.pseudo_labels.panel import PoolInputs, Standing, ask_in_turn, judge
 from tasks.pseudo_labels.review_cases import build_review_cases
-from tasks.rationales.gate import remove_bad_reasons
-from tasks.rationales.grounding import FindLines
-from tasks.rationales.reasoner import find_reasons
 from tasks.records import Correction, Prediction, Sample, Sampling, Split
 from tasks.review.queue import REVIEW_POOL, STORE, write_queue
 from tasks.storage.rows import read_rows, write_rows
@@ -46,15 +44,13 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     item of the pool). Up to `review_budget` uncertain items are written to `output`/review_pool for a person to review.
     """
     settings, teachers = config.pseudo_labels, name_teachers(config.panel)
-    taught = {"generator": config.generator} if settings.teach_thinking else {}
-    stage = Stage(STAGE, config, {**teachers, **taught})
+    stage = Stage(STAGE, config, {**teachers, **list_models(config)})
     pack, folder = stage.pack, stage.folder
     inputs = _read_inputs(config, stage)
     students = sorted({c.model for c in inputs.corrections.values()})
     record = stage.find_finished(
         settings=settings, ask=config.ask, student=config.student, students=students,
-        asked=[[spec.ask, estimate_price(spec)] for spec in config.panel[1:]],
-        **({"rationales": config.rationales} if taught else {}),
+        asked=[[spec.ask, estimate_price(spec)] for spec in config.panel[1:]], reasons=identify_rules(config),
     )  # fmt: skip
     if record is not None:
         return record
@@ -64,20 +60,14 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
         trust = standing.trust
         predictions = [standing.answers_here[s.id] for s in inputs.pool]
         kept, dropped = split(trust, predictions, STAGE)
-        lines = find_line_finder(config, pack)
-        kept, faults = remove_bad_reasons(kept, {s.id: s for s in inputs.pool}, pack, lines)
-        if faults:
-            get_run_logger().info("bad reasons removed, their labels kept: %s", dict(faults))
-        shortened = models.shorten_thoughts(kept, lines) if taught else {}
+        kept, of_reasons = choose_reasons(config, pack, asker, kept, inputs.pool)
         costs = asker.costs()
-    kept = [_teach(p, shortened.get(p.sample_id)) for p in kept]
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "predictions.parquet", predictions)
     write_rows(folder / "labelled.parquet", [standing.answers_there[s.id] for s in inputs.labelled])
     write_rows(folder / "trust.parquet", trust.items)
     _ask_people(config, inputs, standing)
-    figures = trust.summarise() | models.count_figures(standing)
-    figures |= {"reasons from thoughts": len(shortened)} if taught else {}
+    figures = trust.summarise() | models.count_figures(standing) | of_reasons
     record = stage.finish(kept, dropped, (s.id for s in inputs.pool), figures, costs)
     _show(config, trust)
     return record
@@ -150,22 +140,6 @@ class _Models:
         given = {s.id: s.given for s in self.inputs.labelled if s.given is not None}
         return self.spent.count_figures(answers, given, verdicts)
 
-    def shorten_thoughts(self, kept: Sequence[Prediction], find_lines: FindLines | None) -> Mapping[str, Prediction]:
-        """Have the generator shorten what the teachers thought to reasons for their labels; return the good ones.
-
-        They are keyed by sample id.
-        """
-        config, asker, generator = self.config, self.spent.asker, self.config.generator
-        thoughts = find_thoughts(asker.ledger, kept)
-        label_of = {p.sample_id: p.label for p in kept if p.sample_id in thoughts}
-        samples = [s.model_copy(update={"given": label_of[s.id]}) for s in self.inputs.pool if s.id in label_of]
-        if not samples or generator is None:
-            return {}
-        prompter = prepare_prompter(config, self.pack, generator, samples)
-        return find_reasons(
-            asker, prompter, samples, generator, config.rationales, config.ask, config.seed, find_lines, thoughts
-        ).kept
-
     def _label(self, place: int, items: Sequence[Sample], what: str) -> Opinions:
         """Return a teacher's opinions about `items`."""
         spec, ask, seed = self.config.panel[place], self.config.ask, self.config.seed
@@ -206,13 +180,6 @@ class _Models:
                 "a labelled set", ENOUGH,
             )  # fmt: skip
         return standing
-
-
-def _teach(prediction: Prediction, shortened: Prediction | None) -> Prediction:
-    """Return the prediction with the reason in `shortened`, if there is one."""
-    if shortened is None:
-        return prediction
-    return prediction.model_copy(update={"reason": shortened.reason, "boxes": shortened.boxes})
 
 
 def _join_opinions(parts: Sequence[Opinions]) -> Opinions:

@@ -1,5 +1,7 @@
 """Stage 1: show a generator each labelled item with its label and ask for the reason, which it writes first."""
 
+from pathlib import Path
+
 from prefect import flow, get_run_logger
 
 from flows.asking import find_line_finder, open_asker, prepare_prompter
@@ -7,6 +9,7 @@ from flows.config import RationalesConfig
 from flows.run_lock import hold_output
 from flows.runners import run_as_task
 from flows.stage import Stage, log_where_to_judge, show_table
+from flows.teacher_reasons import make_judge
 from tasks.items.file_states import read_file_state
 from tasks.rationales.judge import Judge
 from tasks.rationales.reasoner import STAGE, find_reasons
@@ -35,7 +38,7 @@ def rationales(config: RationalesConfig) -> StageRecord:
     stage = Stage(STAGE, config, {"generator": config.generator, "judge": settings.judge})
     samples = stage.read("samples", config.labelled, Split.LABELLED)
     record = stage.find_finished(
-        settings=settings.model_copy(update={"judge": None}),  # it is one of the stage's models
+        settings=settings.model_copy(update={"judge": None, "teach_thinking": False}),  # a model, and for teachers
         ask=config.ask,
         verdicts=settings.judge and read_file_state(review / STORE),
     )
@@ -48,10 +51,7 @@ def rationales(config: RationalesConfig) -> StageRecord:
             "labels, empty praise and their language; add one there", pack.name, pack.language,
         )  # fmt: skip
     prompter = prepare_prompter(config, pack, config.generator, samples)
-    judge = None
-    if settings.judge is not None:
-        judges = prepare_prompter(config, pack, settings.judge, samples)
-        judge = Judge(settings.judge, judges, config.ask, config.seed, review)
+    judge = make_judge(config, pack, samples, review)
     with open_asker(config, STAGE, samples) as asker:
         lines = find_line_finder(config, pack)
         found = find_reasons(
@@ -64,13 +64,13 @@ def rationales(config: RationalesConfig) -> StageRecord:
     figures = found.figures(settings.alike)
     if judge is not None:
         figures |= judge.figures()
-        _ask_people(judge)
+        _ask_people(judge, review)
     return stage.finish(kept, dropped, (s.id for s in samples), figures, costs)
 
 
-def _ask_people(judge: Judge) -> None:
+def _ask_people(judge: Judge, folder: Path) -> None:
     """Write the page on which people judge a sample of the reasons, and log how often they agree with the judge."""
-    cases, folder = judge.cases, judge.folder
+    cases = judge.cases
     run_as_task(
         "reasons to review", "write the review page of reasons",
         lambda: write_queue(cases, folder, title="Is the reason good?"),

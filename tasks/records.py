@@ -265,6 +265,11 @@ class Correction(Record):
     boxes: tuple[Box, ...] = ()  # those that it points at
     why: str  # one sentence for people
 
+    @property
+    def has_label_of_teacher(self) -> bool:
+        """Return whether the item gets the teacher's label instead of the given one."""
+        return self.label is not None and self.given != self.label == self.adjudicated
+
 
 class ReviewCase(Record):
     """A question to a reviewer about one label, or about a reason. Made by `correction`, `pseudo_labels`, `dataset` and

@@ -188,8 +188,9 @@ class _Estimator:
                     asked = [s for items in (self.labelled, self.pool) for s in items[: int(share * len(items))]]
                     limit = "" if spec.share is None else ", at most"
                     yield from self._estimate_teacher(f"pseudo-labels: {role}{limit}", spec, asked)
-            if config.generator and config.pseudo_labels.teach_thinking:
+            if config.generator and config.rationales.teach_thinking:
                 yield self._estimate_shortening(config.generator, max(spec.thinking_tokens for spec in config.panel))
+            yield from self._estimate_judge("pseudo-labels: judge, at most", self.pool)
 
     def _estimate_reasons(self, spec: EngineSpec) -> Iterator[Estimate]:
         settings = self.config.rationales
@@ -204,11 +205,16 @@ class _Estimator:
             bare = {"parts": ()} if settings.support is Support.REASON_ALONE else {}
             items = (s.model_copy(update=bare) for s in self.labelled)
             yield self._count("rationales: support", spec, (prompter.conclude(s, s.id, sampling) for s in items))
-        if settings.judge is not None:
-            self.pack.require_template("judge.jinja", "rationales.judge")
-            prompter, ask = self._make_prompter(settings.judge), self.config.ask
-            requests = (make_request(prompter, s, s.given or "", s.id, ask, sampling.seed) for s in self.labelled)
-            yield self._count("rationales: judge", settings.judge, requests)
+        yield from self._estimate_judge("rationales: judge", self.labelled)
+
+    def _estimate_judge(self, stage: str, items: Sequence[Sample]) -> Iterator[Estimate]:
+        """Yield the estimate for judging a reason per item, if there is a judge."""
+        if (spec := self.config.rationales.judge) is None:
+            return
+        self.pack.require_template("judge.jinja", "rationales.judge")
+        prompter, ask, seed = self._make_prompter(spec), self.config.ask, self.config.seed
+        requests = (make_request(prompter, s, s.given or s.labels[0], s.id, ask, seed) for s in items)
+        yield self._count(stage, spec, requests)
 
     def _estimate_teacher(self, stage: str, spec: EngineSpec, items: Sequence[Sample]) -> Iterator[Estimate]:
         if not items:

@@ -254,6 +254,12 @@ def _record_judged(decisions: Decisions, item: int, answer: Prediction | None) -
     )
 
 
+def replace_reasons(corrections: Sequence[Correction], chosen: Iterable[Prediction]) -> list[Correction]:
+    """Return `corrections` with the reasons and boxes of the predictions in `chosen`."""
+    found = {p.sample_id: {"reason": p.reason, "boxes": p.boxes} for p in chosen}
+    return [c.model_copy(update=found.get(c.sample_id, {})) for c in corrections]
+
+
 def _record_unjudged(sample: Sample, why: str, verdict: str | None) -> Correction:
     given = sample.given or ""
     action = Action.REVIEW

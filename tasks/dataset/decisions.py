@@ -89,7 +89,7 @@ def decide_labelled(
         origin = Origin.CORRECTION
     label = correction.label
     if label != given:
-        reason, boxes = (correction.reason, correction.boxes) if label == correction.adjudicated else ("", ())
+        reason, boxes = (correction.reason, correction.boxes) if correction.has_label_of_teacher else ("", ())
     refused = LeftOutReason.NEITHER if label is None else None
     if waiting == "drop" and correction.action is Action.REVIEW:
         refused = LeftOutReason.WAITING

@@ -1,39 +1,15 @@
-"""Choose the reasons to train on: a share of those that pass the gate, without any that is too similar to another."""
+"""Choose the reasons to train on: a share of those that the stages kept, without any that is too similar to another."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from tasks.dataset.decisions import Decision
 from tasks.dataset.settings import EmitSettings
-from tasks.packs.pack import Pack
 from tasks.rationales.diversity import MarkedReason, find_crowded_out
-from tasks.rationales.gate import judge_boxes, judge_reason
-from tasks.rationales.grounding import FindLines
 from tasks.rationales.settings import RationaleSettings
-from tasks.records import Correction, Prediction, Sample, Split, digest_of
+from tasks.records import Correction, Prediction, Split, digest_of
 
 ItemKey = tuple[Split, str]
 """The set and id of an item. The id alone is not unique, because the manifests of both sets may count from 1."""
-
-
-def drop_unsound_reasons(
-    corrections: Mapping[str, Correction],
-    labelled: Iterable[Sample],
-    pack: Pack,
-    find_lines: FindLines | None = None,
-) -> dict[str, Correction]:
-    """Return `corrections` (keyed by sample id) without the teacher's reasons that fail the gate for the final label.
-
-    Reasons from other stages are not checked here, because those stages have already checked them.
-    """
-    sound = dict(corrections)
-    for sample in labelled:
-        correction = sound.get(sample.id)
-        if correction is None or correction.label is None or not correction.reason:
-            continue
-        bad = judge_reason(correction.reason, sample, correction.label, pack)
-        if bad or judge_boxes(correction.reason, correction.boxes, sample, find_lines):
-            sound[sample.id] = correction.model_copy(update={"reason": ""})
-    return sound
 
 
 def find_unused_reasons(
@@ -53,7 +29,7 @@ def find_unused_reasons(
     for i, c in corrections.items():
         if c.label is not None and c.label != c.given:
             found.pop((Split.LABELLED, i), None)
-            if c.reason and c.label == c.adjudicated:
+            if c.reason and c.has_label_of_teacher:
                 found[Split.LABELLED, i] = MarkedReason(c.reason, c.label)
     found |= {(Split.UNLABELLED, i): MarkedReason(d.reason, d.label or "") for i, d in pseudo.items() if d.reason}
     drawn = {key: one for key, one in found.items() if _draw_number(seed, key[1]) < settings.reason_share}

@@ -11,12 +11,10 @@ from typing import TypeVar
 
 from tasks.dataset.decisions import Decision, LeftOutReason, decide_labelled, decide_pool, decide_pseudo_labelled
 from tasks.dataset.general_mix import MixRow, convert_to_sample, draw_share
-from tasks.dataset.reasons import drop_unsound_reasons, find_unused_reasons
+from tasks.dataset.reasons import find_unused_reasons
 from tasks.dataset.settings import EmitSettings
 from tasks.errors import ConfigError
 from tasks.items.settings import SourceConfig
-from tasks.packs.pack import Pack
-from tasks.rationales.grounding import FindLines
 from tasks.rationales.settings import RationaleSettings
 from tasks.records import Correction, Dropped, Origin, Prediction, Sample, Split, content_digest
 from tasks.review.queue import CONFLICTS, STORE
@@ -143,17 +141,14 @@ def read_sources(
     output: Path,
     sets: Collection[Split],
     stages: Collection[str],
-    pack: Pack,
     settings: EmitSettings,
     rationales: RationaleSettings,
     seed: int,
-    find_lines: FindLines | None = None,
     labelled_digest: str | None = None,
 ) -> Sources:
     """Return the results of the run in `output`: its `sets`, and what `stages` kept. The samples stay on disk.
 
-    `find_lines` finds the text on images, with which the boxes of reasons are judged. `labelled_digest` is the current
-    digest of the labelled set: the teacher's answers about an earlier one do not count.
+    `labelled_digest` is the current digest of the labelled set: a teacher's answers about an earlier one do not count.
     """
 
     def samples(split: Split) -> Samples:
@@ -163,9 +158,7 @@ def read_sources(
         return StoredRows(output / stage / "kept.parquet", kind) if stage in stages else ()
 
     labelled, pool = samples(Split.LABELLED), samples(Split.UNLABELLED)
-    corrections = drop_unsound_reasons(
-        {c.sample_id: c for c in kept("correction", Correction)}, labelled, pack, find_lines
-    )
+    corrections = {c.sample_id: c for c in kept("correction", Correction)}
     pseudo = {p.sample_id: decide_pseudo_labelled(p) for p in kept("pseudo_labels", Prediction)}
     reasons = {p.sample_id: p for p in kept("rationales", Prediction)}
     unused, alike = find_unused_reasons(corrections, pseudo, reasons, settings, rationales, seed)

@@ -1,11 +1,9 @@
 """Settings of the pseudo_labels stage: how the pool is labelled, and which of the labels are kept."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
 
-from tasks.models.engines.spec import EngineSpec
 from tasks.settings import Settings
 
 
@@ -21,13 +19,3 @@ class PseudoLabelSettings(Settings):
     could not be reached with it."""
     review_budget: int = Field(default=0, ge=0)
     """Maximum number of uncertain items on the pool's review page (in review_pool/)."""
-    teach_thinking: bool = False
-    """Have `generator` shorten what the teacher thought to the reason that students learn; needs `thinking_tokens`."""
-
-    def check_engines(self, panel: Sequence[EngineSpec], generator: EngineSpec | None) -> None:
-        """Raise ValueError if thoughts are to be taught and there is nobody who has any, or who shortens them."""
-        if self.teach_thinking and (generator is None or not any(spec.thinking_tokens for spec in panel)):
-            raise ValueError(
-                "`pseudo_labels.teach_thinking` needs a teacher that thinks and a `generator`, which shortens what it "
-                "thought: add `thinking_tokens` to the teacher, and `generator`"
-            )

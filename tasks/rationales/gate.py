@@ -6,8 +6,7 @@ that argue for another label did harm. Similarity between reasons is judged in d
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -92,12 +91,17 @@ def judge_reason(reason: str, sample: Sample, label: str, pack: Pack) -> BadReas
     return BadReason.SAYS_NOTHING if _says_nothing(mark_labels(reason, sample.labels, label).text, words) else None
 
 
-def judge_boxes(reason: str, boxes: Sequence[Box], sample: Sample, find_lines: FindLines | None) -> BadReason | None:
-    """Return what is wrong with the boxes of a reason by the words in them, or None.
+def judge_alone(one: LabelledReason, pack: Pack, find_lines: FindLines | None) -> BadReason | None:
+    """Return what is wrong with a reason by its own text and its boxes, or None.
 
     `find_lines` finds the text on images; without it, where no text is read, the boxes are not judged.
     """
-    return None if find_lines is None else judge_words_in_boxes(reason, boxes, sample, find_lines)
+    if one.faults:
+        return BadReason.BOX_UNUSABLE
+    bad = judge_reason(one.reason, one.sample, one.label, pack)
+    if bad is None and find_lines is not None:
+        bad = judge_words_in_boxes(one.reason, one.boxes, one.sample, find_lines)
+    return bad
 
 
 def judge_reasons(
@@ -113,14 +117,9 @@ def judge_reasons(
 
     Each reason is judged by its own text and its boxes; the sound ones are then judged by their similarity to the
     others. `accepted` are the reasons that were accepted before; `last` is as in `find_alike`, and `find_lines` as in
-    `judge_boxes`.
+    `judge_alone`.
     """
-    faults = [
-        BadReason.BOX_UNUSABLE
-        if e.faults
-        else judge_reason(e.reason, e.sample, e.label, pack) or judge_boxes(e.reason, e.boxes, e.sample, find_lines)
-        for e in explained
-    ]
+    faults = [judge_alone(one, pack, find_lines) for one in explained]
     sound = [i for i, fault in enumerate(faults) if fault is None]
     alike = find_alike([explained[i].mark() for i in sound], accepted, settings, last=last)
     for at, fault in alike.items():
@@ -135,32 +134,6 @@ def supports(answer: Prediction, label: str) -> bool | None:
     reads the reason.
     """
     return answer.label == label if answer.probabilities else None
-
-
-def remove_bad_reasons(
-    predictions: Sequence[Prediction],
-    samples: Mapping[str, Sample],
-    pack: Pack,
-    find_lines: FindLines | None = None,
-) -> tuple[list[Prediction], Counter[str]]:
-    """Remove bad reasons from predictions; return all predictions, and the number of removed reasons per fault.
-
-    It is used for a teacher's reasons, which it gave together with its labels; they are not asked for again. The boxes
-    of a removed reason are removed too.
-    """
-    faults: Counter[str] = Counter()
-    checked: list[Prediction] = []
-    for prediction in predictions:
-        bad = None
-        if prediction.reason and prediction.label is not None:
-            sample, reason = samples[prediction.sample_id], prediction.reason
-            bad = judge_reason(reason, sample, prediction.label, pack)
-            bad = bad or judge_boxes(reason, prediction.boxes, sample, find_lines)
-        if bad is not None:
-            faults[bad] += 1
-            prediction = prediction.model_copy(update={"reason": "", "boxes": ()})
-        checked.append(prediction)
-    return checked, faults
 
 
 def write_complaint(bad: BadReason, reason: str, pack: Pack, remark: str = "") -> str:

@@ -38,6 +38,8 @@ FAULTS = {
 """Maps the judge's other answers to the fault that each of them names."""
 ANSWERS = (GOOD, *FAULTS)
 
+BAR_FIGURE = "judge: bar"
+"""The name of the bar in a stage's record."""
 _BAR = 0.5
 """The bar until people have judged `_ENOUGH` reasons."""
 _ENOUGH = 20
@@ -61,14 +63,15 @@ class Refusal(NamedTuple):
 class Judge:
     """Judges the reasons of one run and collects what is known about the judge. Raises PackError without judge.jinja.
 
-    `folder` is the review folder with people's verdicts.
+    `folder` is the review folder with people's verdicts; None if people are not asked about these reasons. Then `bar`
+    is that of the reasons about which they are.
     """
 
     spec: EngineSpec
     prompter: Prompter
     ask: AskSettings
     seed: int
-    folder: Path
+    folder: Path | None
     bar: float = _BAR
     agreement: Interval | None = None
     """Share of people's verdicts in the sample with which the judge agrees; None without verdicts."""
@@ -95,13 +98,13 @@ class Judge:
         )  # fmt: skip
         scores = {a.sample_id: score for a in answers if (score := measure_score(a)) is not None}
         self.unread += len(answers) - len(scores)
-        if first:
-            self._compare_with_people([e for e in reasons if e.sample.id in scores], scores)
+        if first and self.folder is not None:
+            self._compare_with_people([e for e in reasons if e.sample.id in scores], scores, self.folder)
         return {a.sample_id: _explain(a) for a in answers if scores.get(a.sample_id, self.bar) < self.bar}
 
     def figures(self) -> dict[str, float]:
         """Return the figures for the stage's record by name."""
-        figures: dict[str, float] = {"judge: bar": self.bar, "judge: not judged": self.unread}
+        figures: dict[str, float] = {BAR_FIGURE: self.bar, "judge: not judged": self.unread}
         if self.agreement is not None:
             figures |= {
                 "judge: verdicts of people": self.verdicts,
@@ -111,10 +114,12 @@ class Judge:
             }
         return figures
 
-    def _compare_with_people(self, reasons: Sequence[LabelledReason], scores: Mapping[str, float]) -> None:
+    def _compare_with_people(
+        self, reasons: Sequence[LabelledReason], scores: Mapping[str, float], folder: Path
+    ) -> None:
         """Draw the sample, choose the bar, and measure the agreement. Reasons judged before stay in the sample."""
         cases = {e.sample.id: make_case(e, self.prompter.pack) for e in reasons}
-        settled = settle_cases(list(cases.values()), self.folder)
+        settled = settle_cases(list(cases.values()), folder)
         judged = {i: verdict == GOOD for i, verdict in settled.verdicts.items() if verdict != NEITHER}
         self.verdicts = len(judged)
         self.bar, self.agreement = choose_bar([scores[i] for i in judged], list(judged.values()))

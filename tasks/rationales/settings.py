@@ -1,5 +1,6 @@
 """The `rationales:` settings."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal
 
@@ -37,9 +38,19 @@ class RationaleSettings(Settings):
     judge: EngineSpec | None = None
     """A model, better not the generator itself, that judges each reason that passed the other checks; none by default.
     The pack needs a judge.jinja."""
+    teach_thinking: bool = False
+    """Have `generator` shorten what teachers thought to the reasons that students learn; needs `thinking_tokens`."""
     alike: float = Field(default=NEAR, gt=0, le=1)
     """Two reasons count as too similar when they share at least this fraction of character pairs."""
     opening_share: SkipJsonSchema[float] = Field(default=0.1, gt=0, le=1)
     """Maximum share of a class's reasons that may begin alike; for the whole set, half this share."""
     without_reason: Literal["keep_item", "drop_item"] = "keep_item"
     """What to do with items without a good reason: keep them with the label alone, or drop them."""
+
+    def check_engines(self, panel: Sequence[EngineSpec], generator: EngineSpec | None) -> None:
+        """Raise ValueError if thoughts are to be taught and there is nobody who has any, or who shortens them."""
+        if self.teach_thinking and (generator is None or not any(spec.thinking_tokens for spec in panel)):
+            raise ValueError(
+                "`rationales.teach_thinking` needs a teacher that thinks and a `generator`, which shortens what it "
+                "thought: add `thinking_tokens` to the teacher, and `generator`"
+            )

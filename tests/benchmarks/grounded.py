@@ -51,7 +51,7 @@ from tasks.prompts.parsing import parse, parse_reason
 from tasks.prompts.pointing import PointingReason
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import make_user_content
-from tasks.rationales.gate import judge_boxes
+from tasks.rationales.grounding import judge_words_in_boxes
 from tasks.records import Request, Sample, Sampling, Split
 from tests.tasks.making import parts
 
@@ -254,7 +254,7 @@ def show_reasons(engine: Engine, samples: Sequence[Sample], buttons: Sequence[Bo
         again: list[Sample] = []
         for sample, reason in zip(waiting, point(engine, requests), strict=True):
             unusable = bool(reason.faults) or not reason.boxes
-            bad = unusable or judge_boxes(reason.text, reason.boxes, sample, reader.find_lines)
+            bad = unusable or judge_words_in_boxes(reason.text, reason.boxes, sample, reader.find_lines)
             (refused if bad else kept).append(is_right(reason.boxes, truth[sample.id]))
             if bad:
                 again.append(sample)

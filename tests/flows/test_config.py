@@ -77,7 +77,7 @@ def test_stages_left_out_are_skipped(file: Path, text: str, stages: tuple[str, .
         pytest.param(HEAD + POOL + "teacher: {model: t}\nstudent: {base: b}\n", "labelled", id="student without items"),
         pytest.param(HEAD + POOL + "generator: {model: t}\n", "labelled", id="generator without items"),
         pytest.param(
-            HEAD + POOL + "teacher: {model: t}\npseudo_labels: {teach_thinking: true}\n",
+            HEAD + POOL + "teacher: {model: t}\nrationales: {teach_thinking: true}\n",
             "thinking_tokens",
             id="no thoughts to teach",
         ),

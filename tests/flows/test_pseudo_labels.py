@@ -13,6 +13,7 @@ from tasks.models.engines.spec import EngineSpec
 from tasks.models.settings import TeacherSettings
 from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.pseudo_labels.settings import PseudoLabelSettings
+from tasks.rationales.settings import RationaleSettings
 from tasks.records import Correction, Prediction
 from tasks.review.queue import read_queue
 from tasks.storage.rows import read_rows
@@ -73,10 +74,14 @@ def make_config(folder: Path, *, rightly: float = 0.9, hints: bool = False, **se
     )
 
 
-def run(config: DistillConfig) -> StageRecord:
+def distil(config: DistillConfig) -> dict[str, StageRecord]:
     from flows.distill import distill
 
-    return distill(config)["pseudo_labels"]
+    return distill(config)
+
+
+def run(config: DistillConfig) -> StageRecord:
+    return distil(config)["pseudo_labels"]
 
 
 def read_trusted(config: DistillConfig) -> dict[str, Trusted]:
@@ -205,3 +210,26 @@ def test_several_teachers_adjudicate_and_the_report_counts_each(prefect_server: 
     assert "teacher 2: answers" in report
     rows = read_rows(config.output / "correction/kept.parquet", Correction)
     assert sum(row.adjudicated is not None for row in rows) == first
+
+
+def test_a_judge_removes_reasons_of_teachers_and_keeps_their_labels(
+    finished: tuple[DistillConfig, StageRecord],
+) -> None:
+    """Those for the pool, and those for labels that a person changed to the teacher's."""
+    folder = finished[0].output.parent
+    truth = [{"id": f"{n}", "label": make_item(f"{n}", n, 0.9)[1]} for n in range(90)]
+    (folder / "truth.jsonl").write_text("".join(json.dumps(row) + "\n" for row in truth), "utf-8")
+    reviewed = finished[0].correction.model_copy(update={"stand_in": folder / "truth.jsonl"})
+    plain = finished[0].model_copy(update={"correction": reviewed, "output": folder / "reviewed"})
+    judge = EngineSpec(engine="scripted", model="scripted:hash")
+    judged = plain.model_copy(update={"rationales": RationaleSettings(judge=judge), "output": folder / "judged"})
+    distil(plain)
+    records = distil(judged)
+    for stage, kind in (("pseudo_labels", Prediction), ("correction", Correction)):
+        before, after = (read_rows(each.output / stage / "kept.parquet", kind) for each in (plain, judged))
+        assert [row.label for row in before] == [row.label for row in after]
+        if kind is Correction:
+            before, after = ([c for c in rows if c.has_label_of_teacher] for rows in (before, after))
+        reasons, left = ({row.sample_id for row in rows if row.reason} for rows in (before, after))
+        assert reasons > left and records[stage].costs.asked == len(reasons), stage
+        assert records[stage].figures["judge: bar"] == 0.5

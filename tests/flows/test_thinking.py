@@ -9,6 +9,7 @@ from flows.config import DistillConfig
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.settings import AskSettings
 from tasks.pseudo_labels.settings import PseudoLabelSettings
+from tasks.rationales.settings import RationaleSettings
 from tasks.records import Example, Prediction
 from tasks.storage.rows import read_rows
 from tests.conftest import PrefectServer
@@ -25,7 +26,8 @@ def configure(folder: Path, stub: Running, *, teach: bool) -> DistillConfig:
         "teacher": EngineSpec(engine="server", model="stub", base_urls=(stub.url,), thinking_tokens=300),
         "generator": EngineSpec(engine="scripted", model="scripted:hash") if teach else None,
         "ask": AskSettings(votes=1),
-        "pseudo_labels": PseudoLabelSettings(target_precision=0.9, teach_thinking=teach),
+        "pseudo_labels": PseudoLabelSettings(target_precision=0.9),
+        "rationales": RationaleSettings(teach_thinking=teach),
         "output": folder / ("taught" if teach else "plain"),
     }
     return DistillConfig.model_validate(dict(make_config(folder)) | changes)

@@ -213,7 +213,7 @@ def test_thinking_and_the_reasons_from_it_are_estimated(planted: tuple[Path, dic
     plain = {"unlabelled": pool, "labelled": None, "teacher": teacher}
     thinking = {
         **plain, "teacher": {**teacher, "thinking_tokens": 1000}, "generator": generator,
-        "pseudo_labels": {"teach_thinking": True},
+        "rationales": {"teach_thinking": True},
     }  # fmt: skip
     before, after = [check(load_config(write_config(folder, **keys))).estimates for keys in (plain, thinking)]
     items = before[0].requests

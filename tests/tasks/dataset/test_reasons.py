@@ -1,24 +1,13 @@
 from tasks.dataset.decisions import Decision
-from tasks.dataset.reasons import drop_unsound_reasons, find_unused_reasons
+from tasks.dataset.reasons import find_unused_reasons
 from tasks.dataset.settings import EmitSettings
-from tasks.packs.pack import load_pack
 from tasks.rationales.settings import RationaleSettings
 from tasks.records import Action, Origin, Split
-from tests.tasks.making import correction, prediction, sample
+from tests.tasks.making import correction, prediction
 
 RATIONALES = RationaleSettings(opening_share=1.0)
 SOUND = "底部的橙色按钮写着立即购买"
 ALIKE = "底部的橙色按钮写着立刻购买"
-
-
-def test_a_reason_that_fails_the_gate_is_removed_and_the_correction_stays() -> None:
-    labelled = [sample(i, given="申请退款") for i in "ab"]
-    changed = {"action": Action.RELABEL, "label": "查询物流", "adjudicated": "查询物流"}
-    reasons = {"a": "用户问包裹到哪里了", "b": ""}
-    given = {i: correction(i, reason=reason, **changed) for i, reason in reasons.items()}
-    bad = given["a"].model_copy(update={"reason": "无法判断" * 100})
-    kept = drop_unsound_reasons(given | {"a": bad}, labelled, load_pack("demo"))
-    assert kept == {"a": given["a"].model_copy(update={"reason": ""}), "b": given["b"]}
 
 
 def test_items_of_both_sets_may_share_an_id() -> None:

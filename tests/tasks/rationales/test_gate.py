@@ -6,7 +6,6 @@ from tasks.rationales.gate import (
     judge_reason,
     judge_reasons,
     mark_labels,
-    remove_bad_reasons,
     supports,
     write_complaint,
 )
@@ -204,15 +203,6 @@ def test_support_is_known_only_by_probabilities() -> None:
     assert supports(sure, "退款页") is True
     assert supports(sure, "商品页") is False
     assert supports(prediction(label="商品页", votes={"商品页": 1}), "退款页") is None
-
-
-def test_a_teacher_keeps_its_label_when_its_reason_is_bad() -> None:
-    good = prediction("s", "退款页", reason="有三个节点的进度条和35.9元")
-    leaking = prediction("s", "退款页", reason="给定标签说明它有金额")
-    silent, unread = prediction("s", "退款页"), prediction("s", None)
-    checked, faults = remove_bad_reasons([good, leaking, silent, unread], {"s": screen()}, CHINESE)
-    assert checked == [good, leaking.model_copy(update={"reason": ""}), silent, unread]
-    assert faults == {BadReason.LEAKS_LABEL: 1}
 
 
 DIALOGUE_LABELS = ("反馈用后症状", "下单失败", "物流异常", "用法用量", "咨询发票", "申请退款")

@@ -15,12 +15,13 @@ from tasks.models.ledger.ledger import Ledger
 from tasks.models.settings import AskSettings
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.rationales.gate import judge_boxes, remove_bad_reasons
+from tasks.rationales.gate import LabelledReason, judge_alone
+from tasks.rationales.grounding import judge_words_in_boxes
 from tasks.rationales.reasoner import Reasons, find_reasons
 from tasks.rationales.settings import RationaleSettings
 from tasks.rationales.words import BadReason
 from tasks.records import Generation, Request
-from tests.tasks.making import generation, prediction, sample
+from tests.tasks.making import generation, sample
 
 SCREEN = ImageRef(path="/a.png", sha256="a", width=1000, height=1000)
 ITEM = sample("s", "用户: 我要“退钱”", SCREEN)
@@ -36,7 +37,7 @@ def find_lines(images: Sequence[ImageRef]) -> list[Sequence[TextLine]]:
 
 
 def judge(reason: str, *corners: tuple[float, float, float, float], ref: str = "") -> BadReason | None:
-    return judge_boxes(reason, [Box(ref=ref, corners=c) for c in corners], ITEM, find_lines)
+    return judge_words_in_boxes(reason, [Box(ref=ref, corners=c) for c in corners], ITEM, find_lines)
 
 
 REFUNDED, TOTAL, NOTHING = (95.0, 195.0, 345.0, 245.0), (590.0, 790.0, 870.0, 850.0), (600.0, 300.0, 900.0, 400.0)
@@ -95,18 +96,14 @@ def test_a_box_around_nearly_everything_points_at_nothing() -> None:
     assert judge("写着“申请退款成功”", REFUNDED, whole) is BadReason.BOX_TOO_LARGE
     assert judge("写着“查无此字”", whole) is BadReason.BOX_ELSEWHERE
     assert judge("写着“申请退款成功”", left_half) is None
-    assert judge_boxes("写着“申请退款成功”", [Box(corners=whole)], ITEM, lambda _: [[poster, *LINES[2:]]]) is None
+    boxes = [Box(corners=whole)]
+    assert judge_words_in_boxes("写着“申请退款成功”", boxes, ITEM, lambda _: [[poster, *LINES[2:]]]) is None
 
 
 def test_without_read_text_words_are_not_judged() -> None:
-    assert judge_boxes("写着“申请退款成功”", [Box(corners=NOTHING)], ITEM, None) is None
-
-
-def test_a_teacher_s_reason_goes_with_its_boxes() -> None:
-    good, bad = (prediction("s", reason=SAID, boxes=(Box(corners=corners),)) for corners in (REFUNDED, TOTAL))
-    checked, faults = remove_bad_reasons([good, bad], {"s": ITEM}, PACK, find_lines)
-    assert checked == [good, bad.model_copy(update={"reason": "", "boxes": ()})]
-    assert faults == {BadReason.BOX_ELSEWHERE: 1}
+    one = LabelledReason(ITEM, "查询物流", "写着“申请退款成功”", (Box(corners=NOTHING),))
+    assert judge_alone(one, PACK, None) is None
+    assert judge_alone(one, PACK, find_lines) is BadReason.BOX_ELSEWHERE
 
 
 # --- asked again ----------------------------------------------------------------------------------------------

@@ -1,0 +1,102 @@
+"""Decide which reasons students learn for the labels that teachers gave: in the flows `correction` and `pseudo_labels`.
+
+They are the teacher's own, as far as they pass the gate and the judge, or what the teacher thought, which the generator
+shortens to a reason.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from prefect import get_run_logger
+
+from flows.asking import find_line_finder, prepare_prompter
+from flows.config import CommonConfig, RationalesConfig, TeachersConfig
+from tasks.models.ask import Asker
+from tasks.models.engines.spec import EngineSpec
+from tasks.models.teacher import find_thoughts
+from tasks.packs.pack import Pack
+from tasks.rationales.grounding import FindLines
+from tasks.rationales.judge import BAR_FIGURE, Judge
+from tasks.rationales.reasoner import STAGE, find_reasons
+from tasks.rationales.teacher_reasons import remove_bad_reasons
+from tasks.records import Prediction, Sample
+from tasks.storage.stage_record import read_record
+
+
+def list_models(config: TeachersConfig) -> dict[str, EngineSpec | None]:
+    """Return the models that these reasons depend on, by role."""
+    settings = config.rationales
+    return {"generator": config.generator if settings.teach_thinking else None, "judge": settings.judge}
+
+
+def identify_rules(config: TeachersConfig) -> list[object]:
+    """Return what else these reasons depend on, for the recipe of a stage."""
+    settings = config.rationales
+    rules = settings.model_dump(mode="json", exclude={"judge"}) if settings.teach_thinking else None
+    return [rules, settings.judge and _read_bar(config)]
+
+
+def make_judge(
+    config: RationalesConfig | TeachersConfig, pack: Pack, items: Sequence[Sample], folder: Path | None = None
+) -> Judge | None:
+    """Return the judge of reasons about `items`, or None if there is none. `folder` is that of its class `Judge`."""
+    if (spec := config.rationales.judge) is None:
+        return None
+    prompter = prepare_prompter(config, pack, spec, items)
+    judge = Judge(spec, prompter, config.ask, config.seed, folder)
+    judge.bar = _read_bar(config) or judge.bar
+    return judge
+
+
+def choose_reasons(
+    config: TeachersConfig, pack: Pack, asker: Asker, predictions: Sequence[Prediction], items: Iterable[Sample]
+) -> tuple[list[Prediction], dict[str, float]]:
+    """Return `predictions` of teachers about `items` with the reasons that students learn, and figures about them.
+
+    Those without a good reason are returned without one.
+    """
+    if not predictions:
+        return [], {}
+    samples = {s.id: s for s in items}
+    asked = [samples[p.sample_id] for p in predictions]
+    lines, judge = find_line_finder(config, pack), make_judge(config, pack, asked)
+    shortened = _shorten_thoughts(config, pack, asker, predictions, samples, lines, judge)
+    others = [p for p in predictions if p.sample_id not in shortened]
+    checked, faults = remove_bad_reasons(others, samples, pack, lines, judge, asker)
+    if faults:
+        get_run_logger().info("bad reasons removed, their labels kept: %s", {str(fault): n for fault, n in faults.items()})
+    chosen = {p.sample_id: p for p in checked} | shortened
+    figures = judge.figures() if judge else {}
+    figures |= {"reasons from thoughts": len(shortened)} if config.rationales.teach_thinking else {}
+    return [chosen[p.sample_id] for p in predictions], figures
+
+
+def _shorten_thoughts(
+    config: TeachersConfig,
+    pack: Pack,
+    asker: Asker,
+    predictions: Sequence[Prediction],
+    samples: Mapping[str, Sample],
+    lines: FindLines | None,
+    judge: Judge | None,
+) -> dict[str, Prediction]:
+    """Have the generator shorten what teachers thought; return the predictions for which it found a good reason."""
+    generator = config.generator
+    if not config.rationales.teach_thinking or generator is None:
+        return {}
+    thoughts = find_thoughts(asker.ledger, predictions)
+    thought = {p.sample_id: p for p in predictions if p.sample_id in thoughts}
+    items = [samples[i].model_copy(update={"given": p.label}) for i, p in thought.items()]
+    if not items:
+        return {}
+    prompter = prepare_prompter(config, pack, generator, items)
+    found = find_reasons(
+        asker, prompter, items, generator, config.rationales, config.ask, config.seed, lines, thoughts, judge
+    )
+    return {i: thought[i].model_copy(update={"reason": p.reason, "boxes": p.boxes}) for i, p in found.kept.items()}
+
+
+def _read_bar(config: CommonConfig) -> float | None:
+    """Return the bar that people's verdicts about reasons of the labelled set chose; None before anybody judged."""
+    record = read_record(config.output / STAGE)
+    return record.figures.get(BAR_FIGURE) if record else None
