@@ -64,7 +64,7 @@ def choose_reasons(
     others = [p for p in predictions if p.sample_id not in shortened]
     checked, faults = remove_bad_reasons(others, samples, pack, lines, judge, asker)
     if faults:
-        get_run_logger().info("bad reasons removed, their labels kept: %s", {str(fault): n for fault, n in faults.items()})
+        get_run_logger().info("bad reasons removed, their labels kept: %s", dict(faults))
     chosen = {p.sample_id: p for p in checked} | shortened
     figures = judge.figures() if judge else {}
     figures |= {"reasons from thoughts": len(shortened)} if config.rationales.teach_thinking else {}

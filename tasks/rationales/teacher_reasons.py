@@ -42,4 +42,4 @@ def remove_bad_reasons(
         refused = judge.find_refused(asker, sound, "reasons of teachers", first=False)
         faults |= {sample_id: refusal.fault for sample_id, refusal in refused.items()}
     checked = [p.model_copy(update={"reason": "", "boxes": ()}) if p.sample_id in faults else p for p in predictions]
-    return checked, Counter(faults.values())
+    return checked, Counter(str(fault) for fault in faults.values())
