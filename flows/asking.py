@@ -118,7 +118,7 @@ def open_asker(config: CommonConfig, stage: str, samples: Iterable[Sample] = ())
             for _ in stream:  # run the generator to its end, so that it stores what is left
                 raise AssertionError(f"{what}: more answers than questions")
         if (spent := sum(map(has_only_thinking, found))) > 0:
-            get_run_logger().warning("%s: %d of %d answers are %s", what, spent, len(requests), ADVICE)
+            get_run_logger().warning("%s: %d of %d replies contain %s", what, spent, len(requests), ADVICE)
         if (again := asker.tally.reused - reused) > 0:
             get_run_logger().info("%s: %d of %d answers reused from the ledger", what, again, len(requests))
         return found

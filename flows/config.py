@@ -61,9 +61,9 @@ class CommonConfig(Settings):
     """Minimum area of an image in pixels; smaller images are enlarged. Models, students and exports follow it."""
     max_pixels: int = Field(default=MAX_PIXELS, ge=28 * 28)
     """Maximum area of an image in pixels; larger images are shrunk. Models, students and exports follow it. Qwen2-VL
-    makes one token of 784 pixels."""
+    uses one token per 784 pixels."""
     video: VideoSettings = VideoSettings()
-    """Which frames of a recording stand for it."""
+    """Which frames represent a recording."""
     trust_remote_code: bool = False
     """Allow Python code that comes with a model to run."""
     seed: int = 0
@@ -111,7 +111,7 @@ class RationalesConfig(CommonConfig):
     generator: EngineSpec
     """The model that explains why an item has its label."""
     ask: AskSettings = AskSettings()
-    """How models are asked."""
+    """Votes, attempts, temperature and answer length."""
     rationales: RationaleSettings = RationaleSettings()
     """Which reasons are kept."""
 
@@ -120,7 +120,7 @@ class TeachersConfig(CommonConfig, TeacherSettings):
     """The keys of flows that ask teachers."""
 
     ask: AskSettings = AskSettings()
-    """How models are asked."""
+    """Votes, attempts, temperature and answer length."""
     generator: EngineSpec | None = None
     """The model that explains why an item has its label, and shortens what teachers thought."""
     rationales: RationaleSettings = RationaleSettings()
@@ -144,7 +144,7 @@ class PseudoLabelsConfig(TeachersConfig):
     pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
     """How the pool is labelled and which labels are kept."""
     ask_only: SkipJsonSchema[bool] = False
-    """Ask the teacher, and leave decisions to a later run: an earlier stage waits for its answers."""
+    """Ask the teacher, but decide in a later run, because an earlier stage still waits for its answers."""
 
     @model_validator(mode="after")
     def _needs_teacher(self) -> Self:

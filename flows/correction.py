@@ -14,7 +14,7 @@ from flows.config import CorrectionConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, log_where_to_judge, read_valid_verdicts, run_as_task, show_table
 from flows.students import STAGE, FoldStudents, identify_training_inputs
-from flows.teacher_reasons import choose_reasons, identify_rules, list_models
+from flows.teacher_reasons import choose_reasons, identify_reason_settings, list_reason_models
 from tasks.correction.corrected_manifest import check_not_own_copy, write_corrected
 from tasks.correction.decide import Adjudicator, Decisions, LookUp, correct
 from tasks.correction.judgements import (
@@ -62,7 +62,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
     check_not_own_copy(config.labelled.manifest, config.output / STAGE)
     base = None if isinstance(config.student, ProbeSpec) else choose_base_engine(config.student)
     teachers = name_teachers(config.panel)
-    stage = Stage(STAGE, config, {**teachers, "base": base, **list_models(config)})
+    stage = Stage(STAGE, config, {**teachers, "base": base, **list_reason_models(config)})
     samples = stage.read("samples", config.labelled, Split.LABELLED)
     stage.inputs |= identify_training_inputs(config, config.student)
     pack, folder, review = stage.pack, stage.folder, config.output / "review"
@@ -72,7 +72,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
         student=config.student,
         verdicts=judged_by_people,
         asked=[spec.ask for spec in config.panel[1:]],
-        reasons=identify_rules(config),
+        reasons=identify_reason_settings(config),
     )
     if record is not None:
         return record
@@ -102,7 +102,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
 
     reviewed = {c.sample_id: c.verdict for c in corrections if c.verdict is not None}
     given = {s.id: s.given or "" for s in samples}
-    told = spent.count_figures({role: [found] for role, found in opinions.items()}, given, reviewed)
+    teacher_figures = spent.count_figures({role: [found] for role, found in opinions.items()}, given, reviewed)
 
     def write_for_people() -> None:
         judged_before = {*verdicts, *imported.disagreed}
@@ -112,13 +112,13 @@ def correction(config: CorrectionConfig) -> StageRecord:
         _write_manifests(config, pack, samples, corrections, folder)
         title = f"Corrections: {config.labelled.manifest.name}"
         write_report(
-            decisions, folder, title=title, costs=dict(costs.rows()) | told, excluded=unjudged, repeats=len(found.runs),
-            samples=samples, note=f"The teacher is {RULE}." if config.has_rule else "",
+            decisions, folder, title=title, costs=dict(costs.rows()) | teacher_figures, excluded=unjudged,
+            repeats=len(found.runs), samples=samples, note=f"The teacher is {RULE}." if config.has_rule else "",
         )  # fmt: skip
 
     run_as_task("report", "write report, review page and corrected manifests", write_for_people)
     stage.inputs["folds"] = found.folds[0].digest
-    figures = count_figures(corrections, decisions) | told | of_reasons
+    figures = count_figures(corrections, decisions) | teacher_figures | of_reasons
     taught = replace_reasons(corrections, chosen)
     record = stage.finish(taught, [], (s.id for s in samples), figures, costs)
     _show_changes(corrections, decisions, review)

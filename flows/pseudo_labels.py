@@ -15,7 +15,7 @@ from flows.config import PseudoLabelsConfig
 from flows.run_lock import hold_output
 from flows.stage import Stage, log_where_to_judge, read_valid_verdicts, run_as_task, show_table
 from flows.students import FoldStudents
-from flows.teacher_reasons import choose_reasons, identify_rules, list_models
+from flows.teacher_reasons import choose_reasons, identify_reason_settings, list_reason_models
 from tasks.errors import AnswersPending
 from tasks.items.file_states import read_file_state
 from tasks.models.pending import ask_each
@@ -44,13 +44,13 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     item of the pool). Up to `review_budget` uncertain items are written to `output`/review_pool for a person to review.
     """
     settings, teachers = config.pseudo_labels, name_teachers(config.panel)
-    stage = Stage(STAGE, config, {**teachers, **list_models(config)})
+    stage = Stage(STAGE, config, {**teachers, **list_reason_models(config)})
     pack, folder = stage.pack, stage.folder
     inputs = _read_inputs(config, stage)
     students = sorted({c.model for c in inputs.corrections.values()})
     record = stage.find_finished(
         settings=settings, ask=config.ask, student=config.student, students=students,
-        asked=[[spec.ask, estimate_price(spec)] for spec in config.panel[1:]], reasons=identify_rules(config),
+        asked=[[spec.ask, estimate_price(spec)] for spec in config.panel[1:]], reasons=identify_reason_settings(config),
     )  # fmt: skip
     if record is not None:
         return record

@@ -76,5 +76,5 @@ def _ask_people(judge: Judge, folder: Path) -> None:
         lambda: write_queue(cases, folder, title="Is the reason good?"),
     )  # fmt: skip
     if judge.agreement is not None:
-        get_run_logger().info("the judge agrees with %s of %d verdicts of people", judge.agreement, judge.verdicts)
-    log_where_to_judge(folder, f"{len(cases)} judged reasons, of which people have judged {judge.verdicts}")
+        get_run_logger().info("the judge agrees with %s of people's %d verdicts", judge.agreement, judge.verdicts)
+    log_where_to_judge(folder, f"{len(cases)} reasons scored by the judge, {judge.verdicts} of them already reviewed")

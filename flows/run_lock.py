@@ -114,7 +114,7 @@ def _take_retries_from(run: FlowRun) -> None:
         with client:
             client.update_flow_run(run.id, empirical_policy=policy.model_copy(update={"retries": 0}))
     except (httpx.HTTPError, PrefectHTTPStatusError):
-        get_run_logger().warning("the server cannot be reached to cancel this run's retries, and may retry it in vain")
+        get_run_logger().warning("cannot reach the server to cancel this run's retries; it may retry the run in vain")
 
 
 @dataclass(frozen=True)

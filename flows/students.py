@@ -312,4 +312,4 @@ def _log_split(split: Folds) -> None:
             "%d groups of similar items; largest groups: %s", split.groups, [len(ids) for ids in split.largest_groups]
         )
     if split.moved:
-        log.info("%d items moved to another fold than in the last run", len(split.moved))
+        log.info("%d items are in a different fold than in the last run", len(split.moved))

@@ -1,7 +1,6 @@
-"""Decide which reasons students learn for the labels that teachers gave: in the flows `correction` and `pseudo_labels`.
+"""Choose the reasons that students learn for labels given by teachers (flows `correction` and `pseudo_labels`).
 
-They are the teacher's own, as far as they pass the gate and the judge, or what the teacher thought, which the generator
-shortens to a reason.
+A reason is the teacher's own, if it passes the gate and the judge, or its thinking, shortened by the generator.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,35 +15,35 @@ from tasks.models.engines.spec import EngineSpec
 from tasks.models.teacher import find_thoughts
 from tasks.packs.pack import Pack
 from tasks.rationales.grounding import FindLines
-from tasks.rationales.judge import BAR_FIGURE, Judge
+from tasks.rationales.judge import THRESHOLD_FIGURE, Judge
 from tasks.rationales.reasoner import STAGE, find_reasons
 from tasks.rationales.teacher_reasons import remove_bad_reasons
 from tasks.records import Prediction, Sample
 from tasks.storage.stage_record import read_record
 
 
-def list_models(config: TeachersConfig) -> dict[str, EngineSpec | None]:
+def list_reason_models(config: TeachersConfig) -> dict[str, EngineSpec | None]:
     """Return the models that these reasons depend on, by role."""
     settings = config.rationales
     return {"generator": config.generator if settings.teach_thinking else None, "judge": settings.judge}
 
 
-def identify_rules(config: TeachersConfig) -> list[object]:
+def identify_reason_settings(config: TeachersConfig) -> list[object]:
     """Return what else these reasons depend on, for the recipe of a stage."""
     settings = config.rationales
     rules = settings.model_dump(mode="json", exclude={"judge"}) if settings.teach_thinking else None
-    return [rules, settings.judge and _read_bar(config)]
+    return [rules, settings.judge and _read_threshold(config)]
 
 
 def make_judge(
     config: RationalesConfig | TeachersConfig, pack: Pack, items: Sequence[Sample], folder: Path | None = None
 ) -> Judge | None:
-    """Return the judge of reasons about `items`, or None if there is none. `folder` is that of its class `Judge`."""
+    """Return the judge of reasons about `items`, or None if none is configured. `folder` is as in `Judge`."""
     if (spec := config.rationales.judge) is None:
         return None
     prompter = prepare_prompter(config, pack, spec, items)
     judge = Judge(spec, prompter, config.ask, config.seed, folder)
-    judge.bar = _read_bar(config) or judge.bar
+    judge.threshold = _read_threshold(config) or judge.threshold
     return judge
 
 
@@ -53,7 +52,7 @@ def choose_reasons(
 ) -> tuple[list[Prediction], dict[str, float]]:
     """Return `predictions` of teachers about `items` with the reasons that students learn, and figures about them.
 
-    Those without a good reason are returned without one.
+    A prediction whose reason is bad is returned without the reason.
     """
     if not predictions:
         return [], {}
@@ -96,7 +95,7 @@ def _shorten_thoughts(
     return {i: thought[i].model_copy(update={"reason": p.reason, "boxes": p.boxes}) for i, p in found.kept.items()}
 
 
-def _read_bar(config: CommonConfig) -> float | None:
-    """Return the bar that people's verdicts about reasons of the labelled set chose; None before anybody judged."""
+def _read_threshold(config: CommonConfig) -> float | None:
+    """Return the judge's threshold for reasons of the labelled set; None before it has judged any."""
     record = read_record(config.output / STAGE)
-    return record.figures.get(BAR_FIGURE) if record else None
+    return record.figures.get(THRESHOLD_FIGURE) if record else None

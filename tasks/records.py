@@ -119,8 +119,8 @@ class Request(Record):
     frame_pixels: int | None = None  # maximum area of a recording's frame, if it is lower than `max_pixels`
     boxes: BoxForm | None = None  # how boxes in the answer are written, if it may have any; their tokens are kept
     keep_from_turn: int = 0  # the first turn that the token budget must keep (the user's latest); 0: it drops none
-    thinking: int = 0  # tokens for thinking before the answer, beyond `max_tokens`; 0: it is not told to think
-    drafts: tuple[str, ...] = ()  # per answer, what it thought and wrote when it was asked before; the form is missing
+    thinking: int = 0  # tokens for thinking before the answer, beyond `max_tokens`; 0: thinking is not switched on
+    drafts: tuple[str, ...] = ()  # earlier thinking and text of each answer, to be rewritten in the format
 
     @property
     def images(self) -> tuple[ImageRef, ...]:

@@ -33,7 +33,7 @@ _REJECTED = 2 / 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """About what a stage would ask."""
+    """The estimated requests of a stage."""
 
     stage: str
     spec: EngineSpec
@@ -43,16 +43,16 @@ class Estimate:
 
     @property
     def requests(self) -> int:
-        """About how many requests."""
+        """Estimated number of requests."""
         return round(self.work.requests)
 
     @property
     def tokens(self) -> int:
-        """About how many tokens their prompts have."""
+        """Estimated number of prompt tokens."""
         return round(self.work.prompt_tokens)
 
     def describe_price(self) -> str:
-        """Return about what the requests cost, for a line of the screen; empty without prices per token."""
+        """Return the estimated cost as text for the terminal; empty without prices per token."""
         if not self.spec.prices.of_tokens:
             return ""
         cost = self.spec.charged.cost_of(self.tokens, 0, round(self.work.answer_tokens))
@@ -79,7 +79,7 @@ class CheckReport:
 
     @property
     def requests(self) -> int:
-        """About how many requests a run with an empty ledger sends."""
+        """Estimated number of requests of a run with an empty ledger."""
         return sum(e.requests for e in self.estimates)
 
     @property
@@ -226,7 +226,7 @@ class _Estimator:
         yield self._count(stage, spec, (prompter.classify(s, ask.sample_votes(seed), show_box=True) for s in items))
 
     def _estimate_shortening(self, spec: EngineSpec, tokens: int) -> Estimate:
-        """Return the estimate for shortening thoughts of half of so many `tokens` about each item of the pool."""
+        """Return the estimate for shortening thoughts of `tokens` / 2 tokens for each item of the pool."""
         prompter, sampling = self._make_prompter(spec), self.config.ask.sample_reason(0, self.config.seed)
         thoughts = "\u2026" * round(tokens / 2 * CHARS_PER_TOKEN)
         requests = (prompter.rationale(s, s.labels[0], sampling, thoughts=thoughts) for s in self.pool)

@@ -14,8 +14,8 @@ class CorrectionSettings(Settings):
     review_budget: int = Field(default=100, ge=0)
     """Maximum number of items that people are asked about in all, verdicts of earlier runs included."""
     audit: int | None = Field(default=None, ge=0)
-    """Number of reviewed items that are drawn as a sample, to calibrate probabilities and to judge the gate; none: a
-    third of the budget. The other reviews go to the items where a verdict is expected to help most."""
+    """Number of reviewed items that form the blind audit sample, which calibrates probabilities and decides the gate;
+    default: a third of the budget. The other reviews go to the items where a verdict is expected to help most."""
     teacher_share: SkipJsonSchema[float] = Field(default=0.25, ge=0, le=1)
     """Maximum share of the items that teachers are asked about, most suspicious first (`find-errors --teacher-share`).
     """

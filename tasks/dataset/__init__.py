@@ -3,7 +3,7 @@
 settings.py     the settings of the training set, its exports and its publication
 sources.py      read what is merged: a run's samples, the results of its stages, and reviewers' verdicts
 decisions.py    decide each item's label, and which of several duplicates is kept  (emit.waiting)
-reasons.py      choose the reasons to train on       (emit.reason_share, emit.reasons_alike)
+reasons.py      choose the reasons to train on       (emit.reason_share, rationales.alike)
 teacher_lessons.py  the teacher's probabilities and pairs of its reasons, for students
 general_mix.py  draw general-purpose conversations to mix in  (emit.mix)
 merge_plan.py   decide about every item: duplicates, contamination, share of the mix, validation

@@ -15,7 +15,7 @@ class EvaluateSettings(Settings):
     """Training sets to compare; a training set without items is left out, and so are `rationales`, `phased` and `soft`
     for probes, which learn no reasons and no probabilities and are trained in one go. `soft` needs
     `student.loss: soft`. `ensemble` and `fused`, only for LoRA students and not by default, measure the fold students
-    as one; `fused` also writes them to `<output>/student`."""
+    combined; `fused` also writes them to `<output>/student`."""
     seeds: int = Field(default=3, ge=1)
     """Number of students per variant, each trained with its own seed: the run's `seed` and the numbers after it."""
     truth: Path | None = None

@@ -1,4 +1,4 @@
-"""Find the file that the name of an image or a recording means, and say what is likely meant where there is none.
+"""Find the file that an image or video name refers to, and suggest a likely one if it does not exist.
 
 A name is a path inside the image folder. Other spellings are never guessed, only suggested: `IMG\\1.PNG` may be another
 picture than `img/1.png`.
@@ -16,9 +16,9 @@ from tasks.items.cutting import parse_literal_list
 from tasks.items.refusals import Reason, Unusable
 
 _MOST_LISTED = 200_000
-"""Of a larger folder, only so many files are compared with a wrong name."""
+"""Maximum number of a folder's files that are compared with a wrong name."""
 _MOST_SHOWN = 80
-"""Characters of a name in a message."""
+"""Maximum number of a name's characters in a message."""
 _URL = re.compile(r"(?:[a-zA-Z][a-zA-Z0-9+.-]+:)?//[\w-]+\.\w|[a-zA-Z][a-zA-Z0-9+.-]+://")
 _NUMPY_NAMES = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))+\s*\]""")
 _NUMPY_NAME = re.compile(r"""'([^']*)'|"([^"]*)\"""")
@@ -75,7 +75,7 @@ class ImageFolder:
                 for spelling in {whole, last, _cut_suffix(whole), _cut_suffix(last)}:
                     self._spellings.setdefault(spelling, []).append(path)
         if os.path.islink(self._root / name):
-            return "; it is a link whose file is not there: copy the files that the links lead to (cp -rL)"
+            return "; it is a broken link: copy the files that the links point to (cp -rL)"
         if not self._spellings:
             return "; the folder is empty: correct `images`"
         for wanted in _list_readings(name):

@@ -22,7 +22,7 @@ from tasks.media import ImageRef
 # Only the usual formats of data sets: Pillow also opens formats that start other programs (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _UNSHOWN_MODES = ("I", "F", "LAB")
-"""Of these, nothing says which value is black and which is white, or Pillow cannot convert them to RGB."""
+"""Pixel modes that do not define black and white, or that Pillow cannot convert to RGB."""
 MAX_PIXELS = 50_000_000
 """Maximum pixels of an image file: decoding a larger one would take too much memory."""
 _BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")

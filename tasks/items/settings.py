@@ -22,14 +22,14 @@ def _find_folder(manifest: Path) -> Path:
 
 
 class VideoSettings(Settings):
-    """Which frames of a recording stand for it. Models, students and exports get exactly these."""
+    """Which frames represent a recording. Models, students and exports get exactly these."""
 
     fps: float = Field(default=2.0, gt=0, le=60)
     """Frames taken per second of a recording."""
     max_frames: int = Field(default=32, ge=2, le=768)
     """Maximum number of frames of a recording; from a longer one they are taken at larger intervals."""
     max_pixels: int = Field(default=8192 * 28 * 28, ge=56 * 56)
-    """Maximum number of pixels of all frames of a recording together; larger frames are shrunk. Qwen2-VL makes one
-    token of 1,568 pixels."""
+    """Maximum number of pixels of all frames of a recording together; larger frames are shrunk. Qwen2-VL uses one token
+    per 1,568 pixels."""
     max_seconds: float = Field(default=600, gt=0)
     """Maximum length of a recording; an item with a longer one is dropped."""

@@ -1,4 +1,4 @@
-"""Decode the frames of a recording that stand for it, evenly over its length, as qwen_vl_utils chooses them.
+"""Decode evenly spaced frames of a recording, chosen as in qwen_vl_utils.
 
 PyAV rather than decord (which needs an old FFmpeg and has no wheels for Arm) or torchcodec (which needs FFmpeg's
 libraries and torch). Only the parts of the file that lead to a wanted frame are decoded, each with one thread, because
@@ -111,7 +111,7 @@ def _open(path: Path) -> InputContainer:
     except (FFmpegError, OSError) as error:
         if _begins_like_video(path):
             raise Unusable(Reason.VIDEO_TRUNCATED, f"{path}: ends within its header: {error.strerror}") from error
-        detail = f"{path}: is no recording in one of the formats mp4, mov, mkv, webm, avi, ts, mpg, flv, wmv, ogv, gif"
+        detail = f"{path}: is not a video in one of the formats mp4, mov, mkv, webm, avi, ts, mpg, flv, wmv, ogv, gif"
         raise Unusable(Reason.NOT_A_VIDEO, detail) from error
 
 
@@ -124,12 +124,12 @@ def _begins_like_video(path: Path) -> bool:
 
 
 def _find_stream(path: Path, file: InputContainer) -> VideoStream:
-    """Return the first stream of moving pictures; the cover of a piece of music is none."""
+    """Return the first stream of moving pictures, skipping cover images of music."""
     for stream in file.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             check_sides(path, stream.width, stream.height, MAX_PIXELS)
             return stream
-    sound = "contains only sound" if file.streams.audio else "contains no stream of pictures"
+    sound = "contains only sound" if file.streams.audio else "contains no video stream"
     raise Unusable(Reason.VIDEO_WITHOUT_FRAMES, f"{path}: {sound}")
 
 

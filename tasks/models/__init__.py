@@ -3,7 +3,7 @@
 ask.py           asking: one engine is open at a time, nothing is asked twice, unreadable answers are asked for again
 teacher.py       labelling items with a teacher, which describes each item first if the pack says so
 settings.py      AskSettings (`ask:`), BudgetSettings (`budget:`)
-pending.py       going on while a batch API has not answered   (batch)
+pending.py       continuing while a batch API has not answered   (batch)
 costs.py         counting what answers cost, and the budget that ends a run   (budget, prices)
 gpu_hours.py     estimating GPU time and memory per card, before a run
 model_sizes.py   how large a model is, from its configuration or its name

@@ -21,7 +21,7 @@ from tasks.models.engines.spec import EngineSpec, Prices
 from tasks.models.failures import NO_LIMIT, FailureLimit, Failures
 from tasks.models.ledger.ledger import Ledger
 from tasks.models.pending import count_answered, join_pending
-from tasks.prompts.again import ask_for_form, reseed
+from tasks.prompts.again import request_reformat, reseed
 from tasks.prompts.parsing import ASK_AGAIN, count_rungs, parse
 from tasks.records import Generation, Outcome, Prediction, Request
 from tasks.storage.stage_record import Costs
@@ -205,7 +205,7 @@ def stream_labels(
     for attempt in range(attempts):
         again: list[Request] = []
         try:
-            for request, generation in _stream_formed(stream, requests):
+            for request, generation in _stream_reformatted(stream, requests):
                 prediction = parse(request, generation, source=source, model=model)
                 if prediction.outcome in ASK_AGAIN and attempt + 1 < attempts:
                     again.append(reseed(request, attempt + 1))
@@ -220,26 +220,26 @@ def stream_labels(
         raise join_pending(pending)
 
 
-def _stream_formed(
+def _stream_reformatted(
     stream: Callable[[Iterable[Request]], Iterator[tuple[Request, Generation]]], requests: Iterable[Request]
 ) -> Iterator[tuple[Request, Generation]]:
     """Yield what `stream` yields, or for an answer whose form is missing after thinking the answer with the form."""
-    formless: list[Request] = []
+    to_reformat: list[Request] = []
     pending: list[AnswersPending] = []
 
     def draw(asked: Iterable[Request]) -> Iterator[tuple[Request, Generation]]:
         try:
             for request, generation in stream(asked):
-                if (again := ask_for_form(request, generation)) is None:
+                if (again := request_reformat(request, generation)) is None:
                     yield request, generation
                 else:
-                    formless.append(again)
+                    to_reformat.append(again)
         except AnswersPending as error:
             pending.append(error)
 
     yield from draw(requests)
-    if formless:
-        yield from draw(tuple(formless))
+    if to_reformat:
+        yield from draw(tuple(to_reformat))
     if pending:
         raise join_pending(pending)
 

@@ -1,7 +1,8 @@
 """Decide when so many questions of a stage fail that the run must not end as a success.
 
-A bad item is dropped and the run goes on. But if every third answer is cut off, the cause is a setting, the server or
-the prompt, and a set made from the rest would pass for a good one. Bad media are the item's own fault and do not count.
+A bad item is dropped and the run continues. But if every third answer is cut off, a setting, the server or the prompt
+is at fault, and a set made from the rest would look like a good one. Bad media are the item's own fault and do not
+count.
 """
 
 from collections import Counter

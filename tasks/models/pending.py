@@ -1,4 +1,4 @@
-"""Go on with what can be asked while a batch API has not answered other questions yet."""
+"""Keep asking questions that do not depend on answers still pending at a batch API."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def count_answered(stream: Iterator[T], asked: int, what: str) -> Iterator[T]:
-    """Yield the answers; if others are pending, say of how many questions there is an answer."""
+    """Yield the answers; if some are pending, add the number of answered questions to the error."""
     answered = 0
     try:
         for answer in stream:

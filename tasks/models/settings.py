@@ -18,8 +18,8 @@ class TeacherSettings(Settings):
     teacher: EngineSpec | None = None
     """The model that labels the pool, and gives second opinions on suspicious labels."""
     teachers: tuple[TeacherSpec, ...] = ()
-    """Several such models instead of one `teacher`. The first labels all items. Of the others, the one that is expected
-    to tell most for its price is asked next about what is still uncertain."""
+    """Several models instead of one `teacher`. The first labels all items. Items that are still uncertain go to the one
+    that is expected to add the most information per price."""
 
     @property
     def panel(self) -> tuple[TeacherSpec, ...]:

@@ -9,7 +9,7 @@ pointing.py       the boxes in an answer's reason, and on which of them the vote
 chat_template.py  renders turns by a checkpoint's own chat template
 parsing.py        reads label and reason from an answer: strictly, then with more and more lenient repairs
 json_objects.py   finds JSON objects in the text of an answer
-thinking.py       parts a model's thinking from its answer              (thinking_tokens)
+thinking.py       separates a model's thinking from its answer              (thinking_tokens)
 again.py          the same question with another seed, or for the form of an answer after thinking
 refusals.py       tells refusals to answer from reasons that say what a user cannot do
 """

@@ -1,8 +1,8 @@
-"""Ask a question again: with another seed, or for the form of an answer that a model gave after thinking.
+"""Ask a question again: with another seed, or to put an answer given after thinking into the required format.
 
-Some servers cannot hold a model to a form while it thinks. It then thinks and answers freely, and only where that
-answer cannot be read it is asked once more, with what it thought and wrote, to put it into the form. That is a
-question with a key of its own, so the thinking is paid for once even if a run is killed in between.
+Some servers cannot enforce a JSON schema while a model thinks. The model then answers freely. If that answer cannot be
+read, the model is asked once more, with its thinking and answer, to rewrite it in the required format. That request has
+its own key, so the thinking is paid for once even if a run is killed in between.
 """
 
 from tasks.prompts.parsing import parse_reason
@@ -25,11 +25,10 @@ def reseed(request: Request, attempt: int) -> Request:
     return request.model_copy(update={"key": key, "sampling": sampling})
 
 
-def ask_for_form(request: Request, generation: Generation) -> Request | None:
-    """Return the question for the form alone if a model has thought about `request` and an answer cannot be read.
+def request_reformat(request: Request, generation: Generation) -> Request | None:
+    """Return the request to rewrite unreadable answers in the required format, without thinking; None without any.
 
-    The model then answers without thinking. Answers whose thinking never ended are left out. Returns None if there is
-    nothing to ask for.
+    Answers whose thinking never ended are left out.
     """
     if not request.thinking or not isinstance(request.constraint, LabelAnswer):
         return None

@@ -1,4 +1,4 @@
-"""Part the thinking from an answer, so that a draft in it is never read as the answer.
+"""Separate the thinking from an answer, so that a draft in it is never read as the answer.
 
 Servers with a reasoning parser return the thinking separately. Without one, or with the wrong one, it is part of the
 text. Models mark it differently, and some chat templates already contain the opening marker, so that the text has only
@@ -10,7 +10,7 @@ import re
 from tasks.records import Generation
 
 ADVICE = (
-    "only thinking and no answer: raise `thinking_tokens` (`max_tokens` without it), or switch thinking off, for many "
+    "only thinking, no answer: raise `thinking_tokens` (`max_tokens` without it), or switch thinking off, for many "
     "models with `extra_body: {chat_template_kwargs: {enable_thinking: false}}` (engine: server)"
 )
 """What to do if a model spends all of its tokens on thinking."""

@@ -188,7 +188,7 @@ def list_untrusted(trust: Trust) -> dict[str, float]:
     return {i.sample_id: i.expected or 0.0 for i in trust.items if i.decision is PoolDecision.NOT_TRUSTED}
 
 
-def list_alike(
+def list_calibration_items(
     trust: Trust, model: TrustModel | None, predictions: Mapping[str, Prediction], found: Mapping[str, Evidence]
 ) -> list[str]:
     """Return the ids of the labelled items on which a further teacher is calibrated.

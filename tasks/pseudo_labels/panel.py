@@ -1,7 +1,7 @@
-"""Have several teachers label the pool: who is asked next about what is still uncertain, and what follows from it.
+"""Have several teachers label the pool: choose who is asked next about uncertain items, and join the answers.
 
-The next teacher is the one that tells most for its price. What it would tell is measured on labelled items whose labels
-are as uncertain as those of the pool.
+The next teacher is the one that adds the most information per price, measured on labelled items that are as uncertain
+as those of the pool.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import entr
 
 from tasks.pseudo_labels.calibration_targets import ENOUGH, Checked, build_targets, find_checked
-from tasks.pseudo_labels.decide import Trust, decide, list_alike, list_untrusted
+from tasks.pseudo_labels.decide import Trust, decide, list_calibration_items, list_untrusted
 from tasks.pseudo_labels.evidence import Evidence, Opinions
 from tasks.pseudo_labels.joint_label import fit_weights, join_all
 from tasks.pseudo_labels.settings import PseudoLabelSettings
@@ -104,7 +104,7 @@ def ask_in_turn(
     """
     standing, left, there = first, dict(waiting), first.there
     while left and (untrusted := list_untrusted(standing.trust)):
-        alike = list_alike(standing.trust, standing.model, standing.answers_there, _find_evidence(standing))
+        alike = list_calibration_items(standing.trust, standing.model, standing.answers_there, _find_evidence(standing))
         offers: list[Offer] = []
         for teacher, share in left.items():
             pilot = alike[: int(share * len(standing.answers_there))]

@@ -91,10 +91,10 @@ def judge_reason(reason: str, sample: Sample, label: str, pack: Pack) -> BadReas
     return BadReason.SAYS_NOTHING if _says_nothing(mark_labels(reason, sample.labels, label).text, words) else None
 
 
-def judge_alone(one: LabelledReason, pack: Pack, find_lines: FindLines | None) -> BadReason | None:
+def judge_text_and_boxes(one: LabelledReason, pack: Pack, find_lines: FindLines | None) -> BadReason | None:
     """Return what is wrong with a reason by its own text and its boxes, or None.
 
-    `find_lines` finds the text on images; without it, where no text is read, the boxes are not judged.
+    `find_lines` finds the text on images; without it (a pack without `ocr`), boxes are not judged.
     """
     if one.faults:
         return BadReason.BOX_UNUSABLE
@@ -117,9 +117,9 @@ def judge_reasons(
 
     Each reason is judged by its own text and its boxes; the sound ones are then judged by their similarity to the
     others. `accepted` are the reasons that were accepted before; `last` is as in `find_alike`, and `find_lines` as in
-    `judge_alone`.
+    `judge_text_and_boxes`.
     """
-    faults = [judge_alone(one, pack, find_lines) for one in explained]
+    faults = [judge_text_and_boxes(one, pack, find_lines) for one in explained]
     sound = [i for i, fault in enumerate(faults) if fault is None]
     alike = find_alike([explained[i].mark() for i in sound], accepted, settings, last=last)
     for at, fault in alike.items():

@@ -1,8 +1,8 @@
-"""Judge whether the boxes of a reason hold what it says, by the words that were read on the item's images.
+"""Judge by OCR whether a reason's boxes contain the text that it quotes.
 
-A reason says of an image what it quotes, unless the quotation is from the dialogue or is a label; and if it quotes
-nothing, numbers of three digits or more, such as prices. If it says none of these, its boxes cannot be judged. Else one
-box at least must hold something of what it says, and so must every box that holds any text: icons have none.
+Labels and quotations from the dialogue do not count. If a reason quotes nothing, its numbers of three digits or more
+(such as prices) are used instead. With neither, its boxes cannot be judged. Otherwise at least one box must contain
+some of this text, and so must every box that contains any text: icons contain none.
 """
 
 import re
@@ -29,7 +29,7 @@ _QUOTED = re.compile(
 _ELLIPSIS = re.compile(r"…+|⋯+|\.{3,}")
 _NUMBER = re.compile(r"\d(?:[,.:/-]?\d){2,}")
 _MOST = 0.5
-"""Share of its image from which on a box is refused if what is said fills less than `_FILLED` of it."""
+"""A box larger than this share of its image is refused if the quoted text fills less than `_FILLED` of it."""
 _FILLED = 0.05
 """A button's words fill about 0.3 % of a screenshot, a banner's headline 10 % of the banner."""
 _NARROW = 2
@@ -37,30 +37,30 @@ _NARROW = 2
 
 
 def judge_words_in_boxes(reason: str, boxes: Sequence[Box], sample: Sample, find_lines: FindLines) -> BadReason | None:
-    """Return BOX_ELSEWHERE if the boxes hold nothing of what `reason` says of the images, and BOX_TOO_LARGE if one
-    holds nearly all of its image too; None if nothing is wrong or nothing can be said.
+    """Return BOX_ELSEWHERE if the boxes miss the text that `reason` quotes, and BOX_TOO_LARGE if one covers most of its
+    image; None if nothing is wrong or the boxes cannot be judged.
     """
-    wanted = _list_said(reason, sample)
+    wanted = _list_quoted(reason, sample)
     if not boxes or not wanted:
         return None
     lines = find_lines(sample.images)
-    held = vague = False
+    held = too_large = False
     for box in boxes:
         pieces = [(_squeeze(piece), line) for line in lines[box.image] for piece in _cut_line(line, box)]
         inside = {line: piece for piece, line in pieces if piece}
         ref = [_squeeze(box.ref)] if len(_squeeze(box.ref)) >= _PIECE - 1 else []
-        if found := {said for said in (*wanted, *ref) if _is_inside(said, list(inside.values()))}:
+        if found := {quoted for quoted in (*wanted, *ref) if _is_inside(quoted, list(inside.values()))}:
             held = True
-            vague = vague or _is_vague(box, sample.images[box.image], found, inside)
+            too_large = too_large or _is_too_large(box, sample.images[box.image], found, inside)
         elif inside:
             return BadReason.BOX_ELSEWHERE
     if not held:
         return BadReason.BOX_ELSEWHERE
-    return BadReason.BOX_TOO_LARGE if vague else None
+    return BadReason.BOX_TOO_LARGE if too_large else None
 
 
-def _is_vague(box: Box, image: ImageRef, found: Collection[str], inside: Mapping[TextLine, str]) -> bool:
-    """Return whether a box covers most of its image, and what is said fills little of it, by its share of the text."""
+def _is_too_large(box: Box, image: ImageRef, found: Collection[str], inside: Mapping[TextLine, str]) -> bool:
+    """Return whether a box covers most of its image although the quoted text fills little of it."""
     area = _measure_area(box.corners)
     if area <= _MOST * image.width * image.height:
         return False
@@ -72,7 +72,7 @@ def _measure_area(corners: tuple[float, float, float, float]) -> float:
     return (corners[2] - corners[0]) * (corners[3] - corners[1])
 
 
-def _list_said(reason: str, sample: Sample) -> list[str]:
+def _list_quoted(reason: str, sample: Sample) -> list[str]:
     """Return what a reason quotes of the images, or the long numbers in it, without spaces and punctuation."""
     dialogue = _squeeze("".join(part.text for part in sample.parts if part.type == "text"))
     known = {_squeeze(label) for label in sample.labels}
@@ -105,22 +105,22 @@ def _cut_line(line: TextLine, box: Box) -> Iterator[str]:
     yield "".join(kept)
 
 
-def _is_inside(said: str, pieces: Sequence[str]) -> bool:
-    if any(len(piece) >= min(_PIECE, len(said)) and piece in said for piece in pieces):
+def _is_inside(quoted: str, pieces: Sequence[str]) -> bool:
+    if any(len(piece) >= min(_PIECE, len(quoted)) and piece in quoted for piece in pieces):
         return True
     text = "".join(pieces)
-    return said in text or _find_share(said, text) >= _SHARE
+    return quoted in text or _find_share(quoted, text) >= _SHARE
 
 
-def _find_share(said: str, text: str) -> float:
-    """Return the largest share of the characters of `said` that a stretch of `text` of its length has, in order."""
+def _find_share(quoted: str, text: str) -> float:
+    """Return the largest share of the characters of `quoted` found in order in a part of `text` of the same length."""
     matcher = SequenceMatcher(None, autojunk=False)
-    matcher.set_seq2(said)
+    matcher.set_seq2(quoted)
     best = 0
-    for start in range(max(1, len(text) - len(said) + 1)):
-        matcher.set_seq1(text[start : start + len(said)])
+    for start in range(max(1, len(text) - len(quoted) + 1)):
+        matcher.set_seq1(text[start : start + len(quoted)])
         best = max(best, sum(block.size for block in matcher.get_matching_blocks()))
-    return best / len(said)
+    return best / len(quoted)
 
 
 def _squeeze(text: str) -> str:

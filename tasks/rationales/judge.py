@@ -2,11 +2,11 @@
 
 The judge sees the item, its label, the label that is most like it, and the reason. It writes a few words and then one
 of four answers; judge.jinja of the pack says what they mean. The probability of `good` is the reason's score, and a
-reason with a score below the bar is refused.
+reason with a score below the threshold is refused.
 
-People judge a blind sample on the review page. With enough of their verdicts, the bar is the score that agrees with
-most of them. The sample is drawn from first answers: these do not depend on the bar, so verdicts stay valid when it
-moves.
+People judge a blind sample on the review page. With enough of their verdicts, the threshold is the score that agrees
+with most of them. The sample is drawn from first answers: these do not depend on the threshold, so verdicts stay valid
+when it moves.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,13 +38,13 @@ FAULTS = {
 """Maps the judge's other answers to the fault that each of them names."""
 ANSWERS = (GOOD, *FAULTS)
 
-BAR_FIGURE = "judge: bar"
-"""The name of the bar in a stage's record."""
-_BAR = 0.5
-"""The bar until people have judged `_ENOUGH` reasons."""
+THRESHOLD_FIGURE = "judge: threshold"
+"""The name of the threshold in a stage's record."""
+_THRESHOLD = 0.5
+"""The threshold until people have judged `_ENOUGH` reasons."""
 _ENOUGH = 20
 _SAMPLE = 50
-"""Reasons on the review page: half of them have a score below `_BAR`, if there are that many."""
+"""Reasons on the review page: half of them have a score below `_THRESHOLD`, if there are that many."""
 _QUESTION = (
     "A model judges reasons like this one, and your verdict shows how well. Good: what the reason says can be seen or "
     "read here, it speaks for this label and not for a similar one, and nothing in it is invented. Neither: you can't "
@@ -63,8 +63,8 @@ class Refusal(NamedTuple):
 class Judge:
     """Judges the reasons of one run and collects what is known about the judge. Raises PackError without judge.jinja.
 
-    `folder` is the review folder with people's verdicts; None if people are not asked about these reasons. Then `bar`
-    is that of the reasons about which they are.
+    `folder` is the review folder with people's verdicts; None if people do not review these reasons. Then `threshold`
+    is the one chosen on the reviewed reasons.
     """
 
     spec: EngineSpec
@@ -72,7 +72,7 @@ class Judge:
     ask: AskSettings
     seed: int
     folder: Path | None
-    bar: float = _BAR
+    threshold: float = _THRESHOLD
     agreement: Interval | None = None
     """Share of people's verdicts in the sample with which the judge agrees; None without verdicts."""
     verdicts: int = 0
@@ -87,7 +87,7 @@ class Judge:
     def find_refused(
         self, asker: Asker, reasons: Sequence[LabelledReason], what: str, *, first: bool
     ) -> dict[str, Refusal]:
-        """Ask about all `reasons` and return those below the bar, keyed by item id.
+        """Ask about all `reasons` and return those below the threshold, keyed by item id.
 
         `first` says that they are first answers, from which the sample is drawn. Raises what `asker` raises.
         """
@@ -100,11 +100,11 @@ class Judge:
         self.unread += len(answers) - len(scores)
         if first and self.folder is not None:
             self._compare_with_people([e for e in reasons if e.sample.id in scores], scores, self.folder)
-        return {a.sample_id: _explain(a) for a in answers if scores.get(a.sample_id, self.bar) < self.bar}
+        return {a.sample_id: _explain(a) for a in answers if scores.get(a.sample_id, self.threshold) < self.threshold}
 
     def figures(self) -> dict[str, float]:
         """Return the figures for the stage's record by name."""
-        figures: dict[str, float] = {BAR_FIGURE: self.bar, "judge: not judged": self.unread}
+        figures: dict[str, float] = {THRESHOLD_FIGURE: self.threshold, "judge: not judged": self.unread}
         if self.agreement is not None:
             figures |= {
                 "judge: verdicts of people": self.verdicts,
@@ -117,12 +117,12 @@ class Judge:
     def _compare_with_people(
         self, reasons: Sequence[LabelledReason], scores: Mapping[str, float], folder: Path
     ) -> None:
-        """Draw the sample, choose the bar, and measure the agreement. Reasons judged before stay in the sample."""
+        """Draw the sample, choose the threshold and measure the agreement. Reasons judged before stay in the sample."""
         cases = {e.sample.id: make_case(e, self.prompter.pack) for e in reasons}
         settled = settle_cases(list(cases.values()), folder)
         judged = {i: verdict == GOOD for i, verdict in settled.verdicts.items() if verdict != NEITHER}
         self.verdicts = len(judged)
-        self.bar, self.agreement = choose_bar([scores[i] for i in judged], list(judged.values()))
+        self.threshold, self.agreement = choose_threshold([scores[i] for i in judged], list(judged.values()))
         shown = {*draw_sample(scores, self.seed), *settled.verdicts, *settled.disagreed}
         self.cases = [cases[i] for i in _shuffle(shown, self.seed)]
 
@@ -180,27 +180,29 @@ def make_case(one: LabelledReason, pack: Pack) -> ReviewCase:
 
 
 def draw_sample(scores: Mapping[str, float], seed: int) -> list[str]:
-    """Draw `_SAMPLE` ids at random, half of them with a score below `_BAR`; more of one kind if the other is rare."""
+    """Draw `_SAMPLE` ids at random, half of them scored below `_THRESHOLD`; more of one kind if the other is rare."""
     shuffled = _shuffle(scores, seed)
-    low = [i for i in shuffled if scores[i] < _BAR]
-    high = [i for i in shuffled if scores[i] >= _BAR]
+    low = [i for i in shuffled if scores[i] < _THRESHOLD]
+    high = [i for i in shuffled if scores[i] >= _THRESHOLD]
     count = min(len(low), max(_SAMPLE // 2, _SAMPLE - len(high)))
     return low[:count] + high[: _SAMPLE - count]
 
 
-def choose_bar(scores: Sequence[float], good: Sequence[bool]) -> tuple[float, Interval | None]:
-    """Return the bar that agrees with most verdicts (of equals the one nearest `_BAR`), and the judge's agreement.
+def choose_threshold(scores: Sequence[float], good: Sequence[bool]) -> tuple[float, Interval | None]:
+    """Return the threshold that agrees with most verdicts (of equals the nearest to `_THRESHOLD`), and the agreement.
 
-    Each verdict is compared with the bar that the others choose, else the agreement would be too favourable. The
+    Each verdict is compared with the threshold that the others choose, else the agreement would be too favourable. The
     interval is Wilson's. It applies to the sample, in which low scores are more frequent than among all reasons.
     """
     if not scores:
-        return _BAR, None
-    options = [_BAR]
+        return _THRESHOLD, None
+    options = [_THRESHOLD]
     if len(scores) >= _ENOUGH:
         known = np.unique(scores)
         options += [0.0, *((known[1:] + known[:-1]) / 2).tolist()]
-    bars = np.array(sorted(options, key=lambda bar: abs(bar - _BAR)))  # argmax takes the first of equals
+    bars = np.array(
+        sorted(options, key=lambda threshold: abs(threshold - _THRESHOLD))
+    )  # argmax takes the first of equals
     right = (np.array(scores)[:, None] >= bars) == np.array(good)[:, None]
     chosen_by_others = np.argmax(right.sum(0) - right, axis=1)
     hits = int(right[np.arange(len(scores)), chosen_by_others].sum())

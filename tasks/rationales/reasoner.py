@@ -38,9 +38,8 @@ def find_reasons(
 ) -> "Reasons":
     """Ask why each sample has its given label, up to `ask.attempts` times; keep or drop every sample.
 
-    `find_lines` finds the text on images, with which boxes are judged. `thoughts` is what another model thought about
-    the samples, by id: these are asked to be shortened to a reason. `judge` is asked last about each reason. Raises
-    what `asker` raises.
+    `find_lines` finds the text on images, with which boxes are judged. `thoughts` maps sample ids to another model's
+    thinking, which is to be shortened to a reason. `judge` checks each reason last. Raises what `asker` raises.
     """
     reasoner = _Reasoner(asker, prompter, spec, settings, ask, seed, find_lines, thoughts, judge)
     waiting = samples
@@ -163,8 +162,8 @@ class _Reasoner:
     ) -> tuple[list[LabelledReason], dict[str, BadReason | Outcome], dict[str, str]]:
         """Return the readable reasons, the outcomes of the others by id, and the text of each answer by id."""
         sampling = self.ask.sample_reason(attempt, self.seed)
-        told = ((self.complaints.get(s.id, ""), self.thoughts.get(s.id, "")) for s in samples)
-        asked = zip(samples, told, strict=True)
+        hints = ((self.complaints.get(s.id, ""), self.thoughts.get(s.id, "")) for s in samples)
+        asked = zip(samples, hints, strict=True)
         requests = [self.prompter.rationale(s, s.given or "", sampling, *about) for s, about in asked]
         answers = self.asker.ask(requests, self.spec, what)
         explained: list[LabelledReason] = []

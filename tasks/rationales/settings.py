@@ -36,10 +36,10 @@ class RationaleSettings(Settings):
     support: Support = Support.NO
     """Whether the model is also asked which label each reason points to, without seeing the given label."""
     judge: EngineSpec | None = None
-    """A model, better not the generator itself, that judges each reason that passed the other checks; none by default.
+    """Model that scores each reason that passed the other checks, preferably not the generator; none by default.
     The pack needs a judge.jinja."""
     teach_thinking: bool = False
-    """Have `generator` shorten what teachers thought to the reasons that students learn; needs `thinking_tokens`."""
+    """Train students on the teacher's thinking, shortened to a reason by `generator`; needs `thinking_tokens`."""
     alike: float = Field(default=NEAR, gt=0, le=1)
     """Two reasons count as too similar when they share at least this fraction of character pairs."""
     opening_share: SkipJsonSchema[float] = Field(default=0.1, gt=0, le=1)
@@ -48,9 +48,9 @@ class RationaleSettings(Settings):
     """What to do with items without a good reason: keep them with the label alone, or drop them."""
 
     def check_engines(self, panel: Sequence[EngineSpec], generator: EngineSpec | None) -> None:
-        """Raise ValueError if thoughts are to be taught and there is nobody who has any, or who shortens them."""
+        """Raise ValueError if `teach_thinking` is set without a generator or without a teacher that thinks."""
         if self.teach_thinking and (generator is None or not any(spec.thinking_tokens for spec in panel)):
             raise ValueError(
-                "`rationales.teach_thinking` needs a teacher that thinks and a `generator`, which shortens what it "
-                "thought: add `thinking_tokens` to the teacher, and `generator`"
+                "`rationales.teach_thinking` needs a `generator` and a teacher that thinks: add `generator`, and "
+                "`thinking_tokens` to the teacher"
             )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from tasks.models.ask import Asker
 from tasks.packs.pack import Pack
-from tasks.rationales.gate import LabelledReason, judge_alone
+from tasks.rationales.gate import LabelledReason, judge_text_and_boxes
 from tasks.rationales.grounding import FindLines
 from tasks.rationales.judge import Judge
 from tasks.rationales.words import BadReason
@@ -25,8 +25,8 @@ def remove_bad_reasons(
 ) -> tuple[list[Prediction], Counter[str]]:
     """Remove bad reasons and their boxes; return all predictions, and the number of removed reasons per fault.
 
-    `find_lines` is as in `judge_alone`. `judge` is asked through `asker` about the reasons without another fault.
-    Raises what `asker` raises.
+    `find_lines` is as in `judge_text_and_boxes`. `judge` is asked through `asker` about the reasons without another
+    fault. Raises what `asker` raises.
     """
     faults: dict[str, BadReason] = {}
     sound: list[LabelledReason] = []
@@ -34,7 +34,7 @@ def remove_bad_reasons(
         if not prediction.reason or prediction.label is None:
             continue
         one = LabelledReason(samples[prediction.sample_id], prediction.label, prediction.reason, prediction.boxes)
-        if (bad := judge_alone(one, pack, find_lines)) is None:
+        if (bad := judge_text_and_boxes(one, pack, find_lines)) is None:
             sound.append(one)
         else:
             faults[prediction.sample_id] = bad

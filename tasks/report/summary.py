@@ -93,12 +93,12 @@ def summarize_search(output: Path, config: Path) -> Summary:
             *((name, str(folder / file)) for name, file in names),
         ),
         next_steps=(
-            (f"labelstill review import {output} FILE", "when you have judged items: take over the page's verdicts"),
+            (f"labelstill review import {output} FILE", "import the page's verdicts after you have judged items"),
             (f"labelstill find-errors {config}", "apply them; the students are used again"),
-            ("labelstill stop", "end the Prefect server, which goes on running for the web UI"),
+            ("labelstill stop", "stop the Prefect server, which keeps running for the web UI"),
         )
         if waiting or flagged
-        else (("labelstill stop", "end the Prefect server, which goes on running for the web UI"),),
+        else (("labelstill stop", "stop the Prefect server, which keeps running for the web UI"),),
     )
 
 
@@ -132,7 +132,7 @@ def _describe_judge(facts: Facts) -> str:
     names = ("judge: agreement with people", "judge: agreement, lower", "judge: agreement, upper")
     share, low, high = (facts.find_figure("rationales", name) for name in names)
     if share is None or low is None or high is None:
-        asked = facts.find_figure("rationales", "judge: bar") is not None
+        asked = facts.find_figure("rationales", "judge: threshold") is not None
         return "; no person has checked its judge" if asked else ""
     return f"; its judge agrees with {share:.1%} of people's verdicts (between {low:.1%} and {high:.1%})"
 
@@ -175,7 +175,7 @@ def _list_files(output: Path, facts: Facts) -> Iterator[tuple[str, str]]:
 def _list_next_steps(output: Path, facts: Facts) -> Iterator[tuple[str, str]]:
     waiting = facts.find_figure("correction", "waiting for review")
     if waiting:
-        yield f"labelstill review import {output} FILE", "take over verdicts from the review page, then run again"
+        yield f"labelstill review import {output} FILE", "import verdicts from the review page, then run again"
     if (output / "emit" / "llamafactory" / "train_lora.yaml").exists():
         yield f"llamafactory-cli train {output / 'emit/llamafactory/train_lora.yaml'}", "train a student on the set"
     if "samples/test" in facts.records:

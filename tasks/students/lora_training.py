@@ -102,7 +102,7 @@ def train_adapter(
     }
     if trainer.args.dataloader_num_workers and watch.waiting_share > _LONG_WAIT:
         log.warning(
-            "%s: %.0f %% of the training time were spent waiting for images; put `images` on a faster disk, or give "
+            "%s: %.0f %% of the training time was spent waiting for images; put `images` on a faster disk, or give "
             "this machine more CPU cores per GPU", name, 100 * watch.waiting_share,
         )  # fmt: skip
     keep_student(done, folder, facts)

@@ -1,10 +1,10 @@
 """The loss of students that learn a teacher's probabilities of labels instead of one label.
 
-The answers for an item's labels have a common beginning and part at some tokens. Where they part, the target is the
-share of the probability that goes on with each token, given the tokens before; everywhere else it is the one token of
-the answer. Only the answer of the item's own label is run through the model, so training costs no more than on one
-label. All labels' shares of the first such token are learned. Where the answers of two other labels part later, after a
-token that the own answer does not have, nothing is learned from this item.
+The answers for an item's labels have a common beginning and diverge at some tokens. There, the target is the share of
+the probability of the labels that continue with each token, given the tokens before; everywhere else it is the one
+token of the answer. Only the answer of the item's own label is run through the model, so training costs no more than on
+one label. All labels' shares of the first such token are learned. Where the answers of two other labels diverge later,
+after a token that the own answer does not have, nothing is learned from this item.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -232,4 +232,4 @@ def test_a_judge_removes_reasons_of_teachers_and_keeps_their_labels(
             before, after = ([c for c in rows if c.has_label_of_teacher] for rows in (before, after))
         reasons, left = ({row.sample_id for row in rows if row.reason} for rows in (before, after))
         assert reasons > left and records[stage].costs.asked == len(reasons), stage
-        assert records[stage].figures["judge: bar"] == 0.5
+        assert records[stage].figures["judge: threshold"] == 0.5

@@ -86,6 +86,6 @@ def test_people_check_the_judge_and_move_its_bar(prefect_server: PrefectServer, 
     assert f"{len(cases)} new" in run_review("import", review.parent, file).output
     again = run(whole, judge=judge)
     assert (again.costs.asked, again.kept) == (0, alone.kept)
-    assert (again.figures["judge: bar"], again.figures["judge: agreement with people"]) == (0, 1)
+    assert (again.figures["judge: threshold"], again.figures["judge: agreement with people"]) == (0, 1)
     assert "; its judge agrees with 100.0% of people's verdicts (between 9" in describe_reasons(whole)
     assert run(whole, judge=judge) == again

@@ -118,11 +118,13 @@ def _report_recordings(recordings: Mapping[Format, Recordings]) -> None:
     """Log what the readers of the formats do not learn about recordings."""
     as_images = [f for f, of in recordings.items() if of.rates and f not in (*_READ_FRAMES, Format.LABELS)]
     if as_images:
-        log.warning("%s: frames of recordings are written as images; the readers take no frames", ", ".join(as_images))
+        log.warning(
+            "%s: frames of recordings become images, because the readers accept no frames", ", ".join(as_images)
+        )
     for format in _READ_FRAMES:
         if format in recordings and (unusual := recordings[format].count_unusual()):
             log.warning(
                 "%s: %d of %d recordings do not have %g frames per second; the trainer takes this rate for all, so "
-                "Qwen2.5-VL and Qwen3-VL are told wrong times",
+                "Qwen2.5-VL and Qwen3-VL get wrong timestamps",
                 format, unusual, recordings[format].rates.total(), recordings[format].usual_rate,
             )  # fmt: skip

@@ -52,8 +52,8 @@ _COLUMNS = {
 
 def _make_schema(features: Mapping[str, object]) -> pa.Schema:
     """Return the schema of a file with these columns; its metadata tells `datasets` which column has images."""
-    told = {"huggingface": json.dumps({"info": {"features": features}})}
-    return pa.schema({name: _COLUMNS[name] for name in features}, told)
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    return pa.schema({name: _COLUMNS[name] for name in features}, metadata)
 
 
 SCHEMA = _make_schema(_FEATURES)
@@ -140,7 +140,7 @@ def _split_turns(turns: Iterable[Mapping[str, str]]) -> list[dict[str, object]]:
 
 
 def _split_content(content: str) -> list[dict[str, str | None]]:
-    """Return the texts and images of a content in their order, without empty texts (as `turns.user_content` does)."""
+    """Return the texts and images of a content in their order, without empty texts (as `make_user_content` does)."""
     first, *rest = content.split(IMAGE_TOKEN)
     elements: list[dict[str, str | None]] = [{"type": "text", "text": first}]
     for text in rest:

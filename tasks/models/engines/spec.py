@@ -181,8 +181,8 @@ class TeacherSpec(EngineSpec):
     ask: Literal["all", "uncertain"] | Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None,
         description="Items that it is asked about: `all`; `uncertain`, those whose label is not certain enough after "
-        "the other teachers' answers; or a number, the same for at most this share of the items. By default the first "
-        "teacher is asked about all and the others about uncertain ones",
+        "the other teachers' answers; or a number from 0 to 1: uncertain ones, at most this share of all items. "
+        "Default: `all` for the first teacher, `uncertain` for the others",
     )
 
     @property

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tasks.prompts.again import ask_for_form
+from tasks.prompts.again import request_reformat
 from tasks.prompts.thinking import choose_thoughts, cut_thinking, read_thoughts, split_thinking
 from tasks.records import FreeText, Generation, Outcome, Request, Sampling
 from tests.tasks.making import generation, prompter, sample
@@ -54,10 +54,10 @@ def request(**fields: Any) -> Request:
 )
 def test_the_form_is_asked_for_with_what_was_thought_and_written(answer: Generation, drafts: tuple[str, ...]) -> None:
     first = request()
-    again = ask_for_form(first, answer)
+    again = request_reformat(first, answer)
     assert again is not None and (again.drafts, again.thinking) == (drafts, 0)
     assert again.key != first.key and again.sample_id == first.sample_id
-    assert ask_for_form(again, answer) is None
+    assert request_reformat(again, answer) is None
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,4 @@ def test_the_form_is_asked_for_with_what_was_thought_and_written(answer: Generat
     ],
 )
 def test_the_form_is_not_asked_for_without_need(asked: Request, answer: Generation) -> None:
-    assert ask_for_form(asked, answer) is None
+    assert request_reformat(asked, answer) is None

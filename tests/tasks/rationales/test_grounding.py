@@ -15,7 +15,7 @@ from tasks.models.ledger.ledger import Ledger
 from tasks.models.settings import AskSettings
 from tasks.packs.pack import load_pack
 from tasks.prompts.prompter import Prompter
-from tasks.rationales.gate import LabelledReason, judge_alone
+from tasks.rationales.gate import LabelledReason, judge_text_and_boxes
 from tasks.rationales.grounding import judge_words_in_boxes
 from tasks.rationales.reasoner import Reasons, find_reasons
 from tasks.rationales.settings import RationaleSettings
@@ -102,8 +102,8 @@ def test_a_box_around_nearly_everything_points_at_nothing() -> None:
 
 def test_without_read_text_words_are_not_judged() -> None:
     one = LabelledReason(ITEM, "查询物流", "写着“申请退款成功”", (Box(corners=NOTHING),))
-    assert judge_alone(one, PACK, None) is None
-    assert judge_alone(one, PACK, find_lines) is BadReason.BOX_ELSEWHERE
+    assert judge_text_and_boxes(one, PACK, None) is None
+    assert judge_text_and_boxes(one, PACK, find_lines) is BadReason.BOX_ELSEWHERE
 
 
 # --- asked again ----------------------------------------------------------------------------------------------

@@ -19,7 +19,15 @@ from tasks.models.settings import AskSettings
 from tasks.packs.pack import TEMPLATES, load_pack
 from tasks.prompts.prompter import Prompter
 from tasks.rationales.gate import LabelledReason
-from tasks.rationales.judge import ANSWERS, Judge, choose_bar, draw_sample, find_neighbour, make_case, measure_score
+from tasks.rationales.judge import (
+    ANSWERS,
+    Judge,
+    choose_threshold,
+    draw_sample,
+    find_neighbour,
+    make_case,
+    measure_score,
+)
 from tasks.rationales.reasoner import Reasons, find_reasons
 from tasks.rationales.settings import RationaleSettings
 from tasks.records import Generation, LabelAnswer, Request, content_digest
@@ -97,7 +105,7 @@ def test_a_reason_that_is_refused_at_the_last_attempt_is_dropped_with_a_code_of_
     assert found.dropped["s1"].reason == "reason_judged_invented"
     assert found.dropped["s1"].detail == f"{UNLIKE['s1']} (the judge: {FOUND})"
     assert found.first_faults == {"reason_judged_invented": 1}
-    assert judge.figures() == {"judge: bar": 0.5, "judge: not judged": 0}
+    assert judge.figures() == {"judge: threshold": 0.5, "judge: not judged": 0}
 
 
 def test_a_judge_that_cannot_be_read_neither_passes_nor_refuses(tmp_path: Path) -> None:
@@ -185,18 +193,18 @@ def test_verdicts_show_the_agreement_and_cost_nothing(tmp_path: Path) -> None:
 def test_the_bar_moves_with_enough_verdicts() -> None:
     scores = [0.55 + 0.01 * n for n in range(40)]
     good = [score > 0.75 for score in scores]
-    assert choose_bar(scores[:19], good[:19])[0] == 0.5  # too few
-    bar, agreement = choose_bar(scores, good)
-    assert bar == pytest.approx(0.755)
+    assert choose_threshold(scores[:19], good[:19])[0] == 0.5  # too few
+    threshold, agreement = choose_threshold(scores, good)
+    assert threshold == pytest.approx(0.755)
     assert agreement is not None and agreement.value >= 0.95 and agreement.low < agreement.value
-    assert choose_bar([0.1 + 0.01 * n for n in range(30)], [True] * 30)[0] == 0  # people find all of them good
-    assert choose_bar([], []) == (0.5, None)
+    assert choose_threshold([0.1 + 0.01 * n for n in range(30)], [True] * 30)[0] == 0  # people find all of them good
+    assert choose_threshold([], []) == (0.5, None)
 
 
 def test_chance_is_not_taken_for_agreement() -> None:
     scores = [(n * 37 % 101) / 101 for n in range(60)]
     good = [n % 2 == 0 for n in range(60)]
-    _, agreement = choose_bar(scores, good)
+    _, agreement = choose_threshold(scores, good)
     assert agreement is not None and agreement.low < 0.5
 
 

@@ -35,11 +35,11 @@ def test_a_teacher_s_reason_goes_with_its_boxes() -> None:
 
 
 def test_a_judge_sees_only_what_passed_the_gate_and_people_are_not_asked(tmp_path: Path) -> None:
-    """Its bar is that of the labelled set's reasons: 0.95 refuses the answers of .9 too, except what is not judged."""
+    """At a threshold of 0.95, found on the labelled set, answers of .9 are refused too; unreadable ones are not."""
     answers = [prediction(s.id, s.given, reason=UNLIKE[s.id]) for s in SAMPLES]
     answers[2] = answers[2].model_copy(update={"reason": "给定标签说明它有金额"})
     critic = Critic({"s0": 0.97, "s3": None})
-    judge = Judge(JUDGE, prompter(model="judge"), AskSettings(attempts=1), 0, None, bar=0.95)
+    judge = Judge(JUDGE, prompter(model="judge"), AskSettings(attempts=1), 0, None, threshold=0.95)
     samples = {s.id: s for s in SAMPLES}
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         asker = Asker(ledger, lambda spec: critic)
@@ -49,4 +49,4 @@ def test_a_judge_sees_only_what_passed_the_gate_and_people_are_not_asked(tmp_pat
     assert {p.sample_id for p in checked if p.reason} == {"s0", "s3"}
     assert faults == {BadReason.LEAKS_LABEL: 1, BadReason.JUDGED_INVENTED: len(SAMPLES) - 3}
     assert sorted(r.sample_id for r in critic.asked) == sorted(s.id for s in SAMPLES if s.id != "s2")
-    assert judge.bar == 0.95 and judge.cases == []
+    assert judge.threshold == 0.95 and judge.cases == []

@@ -1,7 +1,7 @@
 """Compute label probabilities from the most likely alternatives that an API reports for each token of an answer.
 
-Where the label begins, they show which labels the model weighed: a label's probability is that of the tokens with which
-it can go on. Labels that none of them begins share what is left. Unlike with a vLLM server, the values are not exact.
+Where the label begins, they show which labels the model weighed: a label's probability is that of the tokens that can
+start it. Labels that none of them starts share the rest. Unlike with a vLLM server, the values are not exact.
 """
 
 import math

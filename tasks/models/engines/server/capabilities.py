@@ -62,12 +62,12 @@ def describe_gaps(can: Capabilities, spec: EngineSpec, *, tokenizer: bool, video
     notes: list[str] = []
     if not can.schema:
         notes.append(
-            "the server ignores JSON schemas: only the prompt asks for the form of answers, which is checked afterwards"
+            "the server ignores JSON schemas: the prompt asks for the format, and answers are checked afterwards"
         )
-    if can.thinking is Thinking.FREE:
+    if can.thinking is Thinking.WITHOUT_SCHEMA:
         notes.append(
-            "the server cannot combine thinking with a form of the answer: the model answers freely after thinking, "
-            "and where this answer cannot be read, it is asked once more to put it into the form"
+            "the server cannot enforce a JSON schema while the model thinks: the model answers freely after thinking, "
+            "and an unreadable answer is sent back once to be put into the required format"
         )
     if can.thinking is Thinking.NEVER:
         notes.append(
@@ -76,9 +76,7 @@ def describe_gaps(can: Capabilities, spec: EngineSpec, *, tokenizer: bool, video
         )
     if not can.token_logprobs:
         why = "" if tokenizer else " (no tokenizer found; set `tokenizer`)"
-        notes.append(
-            f"the server reports no log-probabilities of given tokens{why}: the shares of votes are used instead"
-        )
+        notes.append(f"the server does not report log-probabilities of given tokens{why}: vote shares are used instead")
     if not can.several:
         notes.append("the server returns only one answer per request: each vote is a separate request")
     if not can.local_files:
@@ -93,7 +91,7 @@ def describe_gaps(can: Capabilities, spec: EngineSpec, *, tokenizer: bool, video
         notes.append("the server does not report its context length: set `context_length`")
     if find_served_model(spec) is None:
         notes.append(
-            f"which Qwen-VL the server calls {spec.adapter or spec.model} is not known: images are resized as for "
+            f"cannot tell which Qwen-VL model `{spec.adapter or spec.model}` is: images are resized as for "
             "Qwen2-VL; if it is another one, set `tokenizer` to its folder or its name on the hub"
         )
     return tuple(notes)
@@ -142,7 +140,7 @@ async def _probe_thinking(client: Client, model: str, most: int) -> Thinking:
         unended = reply.outcome is Outcome.TRUNCATED and not _obeys(reply.texts[0])
         if unended or any(read_thoughts(reply)):
             formed = bool(more) and (unended or _obeys(cut_thinking(reply.texts[0])))
-            return Thinking.FORMED if formed else Thinking.FREE
+            return Thinking.WITH_SCHEMA if formed else Thinking.WITHOUT_SCHEMA
     return Thinking.NEVER
 
 

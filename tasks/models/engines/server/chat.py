@@ -44,10 +44,10 @@ class Thinking(StrEnum):
 
     NOT_ASKED = "not asked"
     """`thinking_tokens` is not set."""
-    FORMED = "formed"
-    """The model thinks, and its answer then obeys the schema."""
-    FREE = "free"
-    """It thinks only if it may answer freely: the schema is left out."""
+    WITH_SCHEMA = "formed"
+    """The model thinks, and its answer follows the schema."""
+    WITHOUT_SCHEMA = "free"
+    """The schema is left out, because the model thinks only without one."""
     NEVER = "never"
     """The model does not think, or the server refuses the fields that switch it on. They are left out from then on."""
 
@@ -116,7 +116,7 @@ def build_chat_body(
         fields["skip_special_tokens"] = False
     if isinstance(constraint, LabelAnswer):
         fields["max_tokens"] += ANSWER_TOKENS
-        free = request.thinking > 0 and can.thinking is Thinking.FREE
+        free = request.thinking > 0 and can.thinking is Thinking.WITHOUT_SCHEMA
         if request.boxes is BoxForm.QWEN2 and can.token_logprobs and constraint.between is not None and not free:
             fields["structured_outputs"] = {"grammar": build_box_grammar(constraint)}
         elif can.schema and not free:
@@ -282,7 +282,10 @@ def _build_question(request: Request, can: Capabilities, draft: str, *, think: b
             marks += 1
     turns = [*make_system_turn(request), {"role": "user", "content": content}, *make_draft_turns(request, draft)]
     question: dict[str, Any] = {"messages": turns}
-    if can.thinking in (Thinking.FORMED, Thinking.FREE):  # a server that knows no such fields may refuse them
+    if can.thinking in (
+        Thinking.WITH_SCHEMA,
+        Thinking.WITHOUT_SCHEMA,
+    ):  # a server that knows no such fields may refuse them
         question |= switch_thinking(think and request.thinking > 0)
     if request.videos and can.videos:
         question["media_io_kwargs"] = {"video": _build_frame_options(request)}

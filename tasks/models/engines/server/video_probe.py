@@ -41,7 +41,7 @@ async def probe_videos(
     """
     budget = PromptBudget(processor)
     video = _draw_video(spec, patch_size, folder)
-    can = Capabilities(videos=True, thinking=Thinking.FORMED if spec.thinking_tokens else Thinking.NOT_ASKED)
+    can = Capabilities(videos=True, thinking=Thinking.WITH_SCHEMA if spec.thinking_tokens else Thinking.NOT_ASKED)
     surplus: set[int] = set()
     for part in (TextPart(text="Hello"), VideoPart(video=video)):
         request = Request(

@@ -57,9 +57,9 @@ def test_thoughts_follow_their_texts_and_their_tokens_are_counted() -> None:
     ("thinking", "tokens", "formed", "switch"),
     [
         (Thinking.NOT_ASKED, 0, True, None),
-        (Thinking.FORMED, 100, True, True),
-        (Thinking.FREE, 100, False, True),
-        (Thinking.FREE, 0, True, False),
+        (Thinking.WITH_SCHEMA, 100, True, True),
+        (Thinking.WITHOUT_SCHEMA, 100, False, True),
+        (Thinking.WITHOUT_SCHEMA, 0, True, False),
         (Thinking.NEVER, 100, True, None),
     ],
 )

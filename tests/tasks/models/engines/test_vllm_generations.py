@@ -129,7 +129,7 @@ def test_constrained_answers_and_label_probabilities(
     sampling = Sampling(label_probabilities=True, max_tokens=24)
     assert served.notes == ()
     apart = 0.0
-    thinks = served.capabilities.thinking is Thinking.FORMED
+    thinks = served.capabilities.thinking is Thinking.WITH_SCHEMA
     for with_reason in (False, True):
         requests = [prompter.classify(s, sampling, with_reason=with_reason) for s in samples]
         if thinks and with_reason:
