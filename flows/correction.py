@@ -71,8 +71,9 @@ def correction(config: CorrectionConfig) -> StageRecord:
         settings=config.correction,
         student=config.student,
         verdicts=judged_by_people,
-        asked=[spec.ask for spec in config.panel[1:]],
-        reasons=identify_reason_settings(config),
+        ask=config.ask if config.panel else None,
+        asked=[[spec.ask, estimate_price(spec)] for spec in config.panel[1:]],
+        reasons=identify_reason_settings(config, pack),
     )
     if record is not None:
         return record

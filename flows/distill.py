@@ -86,7 +86,7 @@ def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
     records: dict[str, StageRecord] = {}
     pending: list[AnswersPending] = []
     for stage in stages:
-        if pending and isinstance(stage, EmitConfig):
+        if pending and (isinstance(stage, EmitConfig) or _learns_reasons(stage)):
             continue
         if pending and isinstance(stage, PseudoLabelsConfig):
             stage = stage.model_copy(update={"ask_only": True})  # what it asks first needs no correction
@@ -101,6 +101,11 @@ def run_stages(stages: Iterable[AnyStage]) -> dict[str, StageRecord]:
     if pending:
         raise join_pending(pending)
     return records
+
+
+def _learns_reasons(stage: AnyStage) -> bool:
+    """Return whether the stage trains students on the reasons of the stage `rationales`."""
+    return isinstance(stage, CorrectionConfig) and getattr(stage.student, "reasons", "never") != "never"
 
 
 @contextmanager

@@ -74,6 +74,10 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     check_held_out(config.output, config.evaluation.manifest, stage.inputs["evaluation"])
     if is_transductive(config.output):
         get_run_logger().warning("%s", TRANSDUCTIVE)
+    if config.test is not None and not {*settings.variants} & {*BEST_FIRST}:
+        raise ConfigError(
+            f"evaluate.variants: labels for `test` come from one of {', '.join(BEST_FIRST)}: add one, or remove `test`"
+        )
     truth = read_truth(settings.truth) if settings.truth else {}
     if (record := stage.find_finished(settings=settings, student=config.student, truth=truth)) is not None:
         return record
@@ -94,7 +98,9 @@ def evaluate(config: EvaluateConfig) -> StageRecord:
     with open_students(config, pack, results, truth, [*measured, *tested]) as students:
         for variant in settings.variants:
             if variant not in students.variants:
-                get_run_logger().info("variant `%s` is skipped: the run has no data for it", variant)
+                hard = variant is Variant.SOFT and getattr(config.student, "loss", "soft") == "hard"
+                why = "`student.loss` is not `soft`" if hard else "the run has no data for it"
+                get_run_logger().info("variant `%s` is skipped: %s", variant, why)
         rows = students.score(measured, labels)
         if config.test is not None and tested:
             _predict(config.test, folder, results, students, pack, tested)
@@ -244,6 +250,7 @@ def _predict(
     """Write predictions.csv: for each test item the label that the students of the best variant predict."""
     best = next((v for v in BEST_FIRST if v in students.variants), None)
     if best is None:
+        get_run_logger().warning("predictions.csv is empty: none of these variants has data: %s", ", ".join(BEST_FIRST))
         write_predictions(folder / "predictions.csv", ())
         return
     answers = students.predict(best, items)

@@ -50,7 +50,8 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
     students = sorted({c.model for c in inputs.corrections.values()})
     record = stage.find_finished(
         settings=settings, ask=config.ask, student=config.student, students=students,
-        asked=[[spec.ask, estimate_price(spec)] for spec in config.panel[1:]], reasons=identify_reason_settings(config),
+        asked=[[spec.ask, estimate_price(spec)] for spec in config.panel[1:]],
+        reasons=identify_reason_settings(config, pack),
     )  # fmt: skip
     if record is not None:
         return record
@@ -61,6 +62,8 @@ def pseudo_labels(config: PseudoLabelsConfig) -> StageRecord:
         predictions = [standing.answers_here[s.id] for s in inputs.pool]
         kept, dropped = split(trust, predictions, STAGE)
         kept, of_reasons = choose_reasons(config, pack, asker, kept, inputs.pool)
+        votes = {p.sample_id: p.answers for p in kept}  # without refused reasons
+        predictions = [p.model_copy(update={"answers": votes.get(p.sample_id, p.answers)}) for p in predictions]
         costs = asker.costs()
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "predictions.parquet", predictions)

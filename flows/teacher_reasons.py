@@ -28,9 +28,11 @@ def list_reason_models(config: TeachersConfig) -> dict[str, EngineSpec | None]:
     return {"generator": config.generator if settings.teach_thinking else None, "judge": settings.judge}
 
 
-def identify_reason_settings(config: TeachersConfig) -> list[object]:
-    """Return what else these reasons depend on, for the recipe of a stage."""
+def identify_reason_settings(config: TeachersConfig, pack: Pack) -> list[object]:
+    """Return what else these reasons depend on, for the recipe of a stage. Raises PackError without judge.jinja."""
     settings = config.rationales
+    if settings.judge is not None and config.panel:
+        pack.require_template("judge.jinja", "rationales.judge")
     rules = settings.model_dump(mode="json", exclude={"judge"}) if settings.teach_thinking else None
     return [rules, settings.judge and _read_threshold(config)]
 
@@ -42,9 +44,8 @@ def make_judge(
     if (spec := config.rationales.judge) is None:
         return None
     prompter = prepare_prompter(config, pack, spec, items)
-    judge = Judge(spec, prompter, config.ask, config.seed, folder)
-    judge.threshold = _read_threshold(config) or judge.threshold
-    return judge
+    known = _read_threshold(config)
+    return Judge(spec, prompter, config.ask, config.seed, folder, *(() if known is None else (known,)))
 
 
 def choose_reasons(

@@ -190,7 +190,7 @@ class _Estimator:
                     yield from self._estimate_teacher(f"pseudo-labels: {role}{limit}", spec, asked)
             if config.generator and config.rationales.teach_thinking:
                 yield self._estimate_shortening(config.generator, max(spec.thinking_tokens for spec in config.panel))
-            yield from self._estimate_judge("pseudo-labels: judge, at most", self.pool)
+            yield from self._estimate_judge("pseudo-labels: judge", self.pool)
 
     def _estimate_reasons(self, spec: EngineSpec) -> Iterator[Estimate]:
         settings = self.config.rationales

@@ -8,6 +8,7 @@ the closing one.
 import re
 
 from tasks.records import Generation
+from tasks.storage.json_lines import escape_json
 
 ADVICE = (
     "only thinking, no answer: raise `thinking_tokens` (`max_tokens` without it), or switch thinking off, for many "
@@ -78,6 +79,10 @@ def read_thoughts(generation: Generation) -> list[str]:
 
 
 def choose_thoughts(generation: Generation, label: str) -> str:
-    """Return what the model thought before the first text that names `label`; empty if there is no such thought."""
+    """Return what the model thought before the first text that ends with `label`; empty if there is no such thought.
+
+    The label is the whole value, not the end of a longer label.
+    """
+    ending = re.compile(rf"(?<!\w){re.escape(escape_json(label))}[\s\"'}}.。]*$")
     pairs = zip(read_thoughts(generation), generation.texts, strict=True)
-    return next((thoughts for thoughts, text in pairs if thoughts and label in cut_thinking(text)), "")
+    return next((thoughts for thoughts, text in pairs if thoughts and ending.search(cut_thinking(text))), "")

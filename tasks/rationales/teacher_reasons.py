@@ -41,5 +41,11 @@ def remove_bad_reasons(
     if judge is not None and asker is not None and sound:
         refused = judge.find_refused(asker, sound, "reasons of teachers", first=False)
         faults |= {sample_id: refusal.fault for sample_id, refusal in refused.items()}
-    checked = [p.model_copy(update={"reason": "", "boxes": ()}) if p.sample_id in faults else p for p in predictions]
+    checked = [_remove_reason(p) if p.sample_id in faults else p for p in predictions]
     return checked, Counter(str(fault) for fault in faults.values())
+
+
+def _remove_reason(prediction: Prediction) -> Prediction:
+    """Return the prediction without its reason, also among the votes, from which pairs are made."""
+    votes = tuple(vote for vote in prediction.answers if vote.reason != prediction.reason)
+    return prediction.model_copy(update={"reason": "", "boxes": (), "answers": votes})

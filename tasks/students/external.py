@@ -70,7 +70,9 @@ class ExternalRecipe:
         taught = choose_taught_items(self.spec, train, self.reasons)
         items = [identify_item(s, texts, pack.task(s.task).labels) for s, _ in taught]
         if self.spec.reasons != "never":
-            items = [[*i, r, [b.model_dump() for b in s.boxes]] for i, (s, r) in zip(items, taught, strict=True)]
+            items = [
+                [*i, r, [b.model_dump() for b in s.boxes] if r else []] for i, (s, r) in zip(items, taught, strict=True)
+            ]
         ingredients = [self.spec.model_dump(mode="json", exclude=_NOT_OF_A_STUDENT), recipe, base]
         pixels = [self.prompter.min_pixels, self.prompter.max_pixels]
         return digest_of([*ingredients, pack.digest, items, *pixels, fold, self.seed])[:16]

@@ -58,7 +58,9 @@ class LoraRecipe:
         pack = self.prompter.pack
         items = [[*identify_item(s, self.prompter.texts, pack.task(s.task).labels), reason] for s, reason in taught]
         if pack.boxes:
-            items = [[*facts, [b.model_dump() for b in s.boxes]] for facts, (s, _) in zip(items, taught, strict=True)]
+            items = [
+                [*i, [b.model_dump() for b in s.boxes] if r else []] for i, (s, r) in zip(items, taught, strict=True)
+            ]
         base = identify_model(choose_base_engine(self.spec))
         origin: list[object] = [self.start.name] if self.start else []
         if self.soft:

@@ -16,7 +16,7 @@ from tasks.errors import AnswersPending
 from tasks.models.engines.spec import EngineSpec
 from tasks.records import Prediction
 from tasks.storage.rows import read_rows
-from tasks.students.settings import ProbeSpec
+from tasks.students.settings import ProbeSpec, StudentSpec
 from tests.batch_stub import BatchOptions, running
 from tests.conftest import PrefectServer
 from tests.flows.small_run import small_config
@@ -61,6 +61,16 @@ def test_a_run_ends_as_submitted_until_the_answers_are_there(prefect_server: Pre
     states = read_runs(began)
     assert states["distill: demo"] == ["COMPLETED Submitted"] * looks + ["COMPLETED Completed"]
     assert states["correction: demo"][0] == states["pseudo-labels: demo"][0] == "COMPLETED Submitted"
+
+
+def test_students_that_learn_reasons_wait_for_these(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    with running(BatchOptions(looks=9)) as stub:
+        config = configure(tmp_path, stub.url)
+        student = StudentSpec(base="models/none", folds=2, reasons="always")
+        waiting = distill(config.model_copy(update={"generator": config.teacher, "student": student}))
+    assert isinstance(waiting, AnswersPending)
+    assert "reasons: 0 of 40 answered" in str(waiting) and "teacher labels the pool: 0 of" in str(waiting)
+    assert not (config.output / "correction").exists()
 
 
 def test_a_deployment_looks_again_once(prefect_server: PrefectServer) -> None:

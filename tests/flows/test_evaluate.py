@@ -226,6 +226,9 @@ def test_missing_results_are_named(evaluated: EvaluateConfig, tmp_path: Path) ->
     unlabelled = evaluated.evaluate.model_copy(update={"truth": None})
     with pytest.raises(ConfigError, match="no held-out item has a label"):
         evaluate(evaluated.model_copy(update={"evaluate": unlabelled}))
+    together = evaluated.evaluate.model_copy(update={"variants": (Variant.ENSEMBLE, Variant.SOFT)})
+    with pytest.raises(ConfigError, match="for `test` come from one of all, corrected"):
+        evaluate(evaluated.model_copy(update={"evaluate": together, "test": evaluated.evaluation}))
     without = small_config(tmp_path, items=40)
     with pytest.raises(ConfigError, match="`evaluation`"):
         without.make_evaluate_config()

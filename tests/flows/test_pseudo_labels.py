@@ -10,7 +10,7 @@ from flows.config import DistillConfig
 from tasks.correction.settings import CorrectionSettings
 from tasks.items.settings import SourceConfig
 from tasks.models.engines.spec import EngineSpec
-from tasks.models.settings import TeacherSettings
+from tasks.models.settings import AskSettings, TeacherSettings
 from tasks.pseudo_labels.decide import PoolDecision, Trusted
 from tasks.pseudo_labels.settings import PseudoLabelSettings
 from tasks.rationales.settings import RationaleSettings
@@ -233,3 +233,5 @@ def test_a_judge_removes_reasons_of_teachers_and_keeps_their_labels(
         reasons, left = ({row.sample_id for row in rows if row.reason} for rows in (before, after))
         assert reasons > left and records[stage].costs.asked == len(reasons), stage
         assert records[stage].figures["judge: threshold"] == 0.5
+    one_vote = distil(judged.model_copy(update={"ask": AskSettings(votes=1)}))
+    assert all(one_vote[stage].costs.asked > 0 for stage in ("correction", "pseudo_labels"))

@@ -35,6 +35,25 @@ def test_the_thoughts_before_the_chosen_label_are_taken() -> None:
     assert [choose_thoughts(answers, label) for label in ("查询物流", "申请退款", "反馈破损")] == ["在文中", "三", ""]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ('{"原因": "少了一件", "标签": "商品质量问题"}', '{"原因": "坏了", "标签": "商品质量"}'),
+        ('{"原因": "不是商品质量", "标签": "催发货"}', '{"原因": "坏了", "标签": "商品质量" }\n'),
+        ("标签：售后商品质量", "标签：商品质量。"),
+        ("标签：商品质量差", "商品质量"),
+    ],
+)
+def test_thoughts_for_another_label_are_not_taken(first: str, second: str) -> None:
+    assert choose_thoughts(generation(texts=(first, second), thoughts=("别的", "这个")), "商品质量") == "这个"
+    assert choose_thoughts(generation(texts=(first,), thoughts=("别的",)), "商品质量") == ""
+
+
+def test_a_label_with_quotation_marks_is_found() -> None:
+    answer = generation(texts=('{"标签": "称为\\"坏\\""}',), thoughts=("想",))
+    assert choose_thoughts(answer, '称为"坏"') == "想"
+
+
 def request(**fields: Any) -> Request:
     return prompter().classify(sample(), Sampling()).model_copy(update={"thinking": 99, **fields})
 

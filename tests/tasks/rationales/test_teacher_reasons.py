@@ -9,6 +9,7 @@ from tasks.models.settings import AskSettings
 from tasks.rationales.judge import Judge
 from tasks.rationales.teacher_reasons import remove_bad_reasons
 from tasks.rationales.words import BadReason
+from tasks.records import Vote
 from tests.tasks.making import prediction, prompter
 from tests.tasks.rationales.test_gate import CHINESE, screen
 from tests.tasks.rationales.test_grounding import ITEM, PACK, REFUNDED, SAID, TOTAL, find_lines
@@ -24,6 +25,13 @@ def test_a_teacher_keeps_its_label_when_its_reason_is_bad() -> None:
         checked, faults = remove_bad_reasons([each], {"s": screen()}, CHINESE)
         assert checked == [each if fault is None else each.model_copy(update={"reason": ""})]
         assert faults == ({} if fault is None else {fault: 1})
+
+
+def test_a_bad_reason_is_in_no_pair_either() -> None:
+    votes = tuple(Vote(label="退款页", reason=reason) for reason in ("给定标签说明它有金额", "有三个节点的进度条"))
+    answer = prediction("s", "退款页", reason=votes[0].reason, answers=votes)
+    [checked], _ = remove_bad_reasons([answer], {"s": screen()}, CHINESE)
+    assert checked.answers == votes[1:]
 
 
 def test_a_teacher_s_reason_goes_with_its_boxes() -> None:

@@ -131,6 +131,10 @@ class Book:
         )
         return [Batch(name, State(state), *others) for name, state, *others in rows]
 
+    def list_file_names(self) -> set[str]:
+        """Return the names of all files, also of those of other servers and models in the same folder."""
+        return {name for (name,) in self._connection.execute("SELECT name FROM batches")}
+
     def find_questions(self, keys: Sequence[str]) -> dict[str, list[Question]]:
         """Return what was sent for each request key that was ever sent."""
         rows = self._connection.execute(

@@ -9,8 +9,9 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice, repeat
@@ -107,7 +108,8 @@ class BatchEngine:
         refused: list[str] = []
         self._open = {}
         for batch in self._book.list_batches(State.SUBMITTED):
-            there = self._read_batch(batch)
+            with self._explain_lost(batch):
+                there = self._provider.read_batch(batch.batch_id)
             status = str(there.get("status"))
             if status not in ENDED:
                 self._note_open(there)
@@ -121,9 +123,11 @@ class BatchEngine:
                 "`extra_body`, or remove `batch`, then run again"
             )
 
-    def _read_batch(self, batch: Batch) -> dict[str, Any]:
+    @contextmanager
+    def _explain_lost(self, batch: Batch) -> Generator[None]:
+        """Context manager: if the provider refuses a batch that it has accepted, say what can be done."""
         try:
-            return self._provider.read_batch(batch.batch_id)
+            yield
         except Rejected as error:
             raise Rejected(
                 f"{error}: batch {batch.batch_id} was sent earlier and may be paid for already; use the API key and "
@@ -153,7 +157,8 @@ class BatchEngine:
         for name in ("output_file_id", "error_file_id"):
             if file_id := there.get(name):
                 files.append(self._book.folder / f"{batch.name}.{name}")
-                self._provider.download(str(file_id), files[-1])
+                with self._explain_lost(batch):
+                    self._provider.download(str(file_id), files[-1])
         found = collect_answers(files, questions, ended_early=status != "completed")
         new = self._book.note_end(batch.name, found.answers, failed=found.failed)
         for file in files:

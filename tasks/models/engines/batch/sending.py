@@ -37,17 +37,20 @@ class Sender:
     _bytes: int = 0
 
     def add(self, lines: Sequence[Line]) -> None:
-        """Add a request's lines to the present file, or hold them back while the server accepts no more."""
+        """Add a request's lines to the present file, or hold them back while the server accepts no more.
+
+        A request's lines go into one file: after a kill, either all of its votes are recorded or none.
+        """
         if self.tokens_left is not None:
             if self.tokens_left <= 0:
                 self.held_back += 1
                 return
             self.tokens_left -= sum(line.tokens for line in lines)
-        for line in lines:
-            if len(self._lines) == MOST_QUESTIONS or self._bytes + len(line.content) > MOST_BYTES:
-                self.submit()
-            self._lines.append(line)
-            self._bytes += len(line.content)
+        size = sum(len(line.content) for line in lines)
+        if len(self._lines) + len(lines) > MOST_QUESTIONS or self._bytes + size > MOST_BYTES:
+            self.submit()
+        self._lines += lines
+        self._bytes += size
 
     def submit(self) -> None:
         """Submit the present file, if it has a line. Raises Rejected if the server refuses it."""
@@ -70,9 +73,9 @@ class Sender:
 def finish_submitting(book: Book, provider: Provider) -> None:
     """Take the steps that are missing for the files of a run that was killed or lost its connection."""
     begun = book.list_batches(State.UPLOADING, State.CREATING)
-    known = {batch.name for batch in begun}
+    recorded = book.list_file_names()
     for path in book.folder.glob("labelstill-*"):
-        if path.name not in known:  # the run was killed before it recorded the file
+        if path.name not in recorded:  # the run was killed before it recorded the file
             path.unlink()
     if begun:
         time.sleep(_LAG_SECONDS)

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from tasks.models.engines.batch.book import Line
-from tasks.models.engines.batch.provider import ENDPOINT, Provider
+from tasks.models.engines.batch.provider import ENDPOINT, MOST_BYTES, Provider
 from tasks.models.engines.batch.weighing import ALTERNATIVES
 from tasks.models.engines.server.chat import build_chat_body
 from tasks.models.engines.server.conversation import Conversation
@@ -50,15 +50,15 @@ class LineWriter:
             draft = drafts[vote or 0] if drafts else ""
             body = build_chat_body(prepared.request, talk.model, prepared.media, talk.can, n=n, seed=seed, draft=draft)
             content = _write_line(custom_id, body, fields)
-            self._check_size(content)
+            self._check_size(len(content), self.provider.most_line_bytes)
             lines.append(Line(custom_id, request.key, content, prepared.shortened, round(work.prompt_tokens), cost))
+        self._check_size(sum(len(line.content) for line in lines), MOST_BYTES)
         return lines
 
-    def _check_size(self, content: bytes) -> None:
-        most = self.provider.most_line_bytes
-        if len(content) > most:
+    def _check_size(self, size: int, most: int) -> None:
+        if size > most:
             raise Unanswered(
-                f"the question has {len(content) / 1e6:.1f} MB with its images, and {self.provider.host} takes at most "
+                f"the question has {size / 1e6:.1f} MB with its images, and {self.provider.host} takes at most "
                 f"{most / 1e6:.0f} MB; lower `max_pixels`"
             )
 

@@ -202,6 +202,46 @@ def test_votes_are_separate_questions_if_the_server_gives_one_answer(tmp_path: P
     assert {(a.outcome, len(a.texts)) for a in answers} == {(Outcome.OK, 3)}
 
 
+def test_the_votes_of_a_question_go_into_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a kill between two files would leave a question with one vote, which would count as all of them."""
+    requests = list(make_requests(4, VOTES))
+    monkeypatch.setattr(sending, "MOST_QUESTIONS", 7)
+    upload = sending._upload_and_create  # pyright: ignore[reportPrivateUsage]
+    names: list[str] = []
+
+    def fail_at_second(book: Any, provider: Any, name: str, file_id: str) -> dict[str, Any]:
+        names.append(name)
+        if len(names) == 2:
+            raise KeyboardInterrupt
+        return upload(book, provider, name, file_id)
+
+    with running(BatchOptions(gaps=frozenset({Gap.N_REFUSED}), looks=0)) as stub:
+        with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+            killed.setattr(sending, "_upload_and_create", fail_at_second)
+            look(tmp_path, stub.url, requests)
+        answers = finish(tmp_path, stub, requests)
+        bill = stub.stats()
+    assert {(a.outcome, len(a.texts)) for a in answers} == {(Outcome.OK, 3)}
+    assert (bill["billed"], bill["twice"], bill["uploads"]) == (12, 0, 2)
+
+
+def test_a_file_that_waits_is_kept_while_another_model_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *requests, of_other = make_requests(4)
+    with running(BatchOptions(looks=0)) as stub, running(BatchOptions(looks=0)) as other:
+        with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+            killed.setattr(sending, "_upload_and_create", _raise_interrupt)
+            look(tmp_path, stub.url, requests)
+        finish(tmp_path, other, [of_other])
+        assert len(finish(tmp_path, stub, requests)) == 3
+        assert stub.stats()["uploads"] == 1
+
+
+def _raise_interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_label_probabilities_come_from_the_reported_alternatives(tmp_path: Path) -> None:
     requests = list(make_requests(3, Sampling(label_probabilities=True)))
     with running(BatchOptions(alternatives=True, looks=0)) as stub:
