@@ -12,12 +12,14 @@ from tasks.settings import MAX_PIXELS, MIN_PIXELS, Settings
 class Prices(Settings):
     """Prices for computing what answers cost, in one currency of your choice; zero by default."""
 
-    prompt: float = Field(default=0.0, ge=0, description="Price per million prompt tokens")
-    cached: float | None = Field(
-        default=None, ge=0, description="Price per million cached prompt tokens; same as `prompt` if unset"
-    )
-    output: float = Field(default=0.0, ge=0, description="Price per million generated tokens")
-    gpu_hour: float = Field(default=0.0, ge=0, description="Price per GPU-hour (engines vllm and local)")
+    prompt: float = Field(default=0.0, ge=0)
+    """Price per million prompt tokens."""
+    cached: float | None = Field(default=None, ge=0)
+    """Price per million cached prompt tokens; same as `prompt` if unset."""
+    output: float = Field(default=0.0, ge=0)
+    """Price per million generated tokens."""
+    gpu_hour: float = Field(default=0.0, ge=0)
+    """Price per GPU-hour (engines vllm and local)."""
 
     @property
     def of_tokens(self) -> bool:
@@ -50,85 +52,62 @@ STAND_IN = "LABELSTILL_SCRIPTED_STANDS_IN_FOR_A_MODEL"
 class ServingSettings(Settings):
     """How a model is run: the keys of a teacher or generator and, under `student.scoring`, of trained students."""
 
-    batch_size: int = Field(default=8, ge=1, description="Number of items per batch (local)")
-    concurrency: int = Field(
-        default=64,
-        ge=1,
-        description="Maximum number of requests in flight, over all addresses; fewer while the server is overloaded "
-        "(server, vllm)",
-    )
-    tensor_parallel_size: int = Field(default=1, ge=1, description="Number of GPUs per copy of the model (vllm)")
-    data_parallel_size: int = Field(default=1, ge=1, description="Number of copies of the model (vllm)")
-    gpu_memory_utilization: float | None = Field(
-        default=None, gt=0, le=1, description="Fraction of each GPU's memory to use; vLLM's default if unset (vllm)"
-    )
-    extra_args: tuple[str, ...] = Field(
-        default=(),
-        description="Further arguments of `vllm serve`, e.g. [--api-server-count, '4'], for many images (vllm)",
-    )
+    batch_size: int = Field(default=8, ge=1)
+    """Number of items per batch (local)."""
+    concurrency: int = Field(default=64, ge=1)
+    """Maximum number of requests in flight, over all addresses; fewer while the server is overloaded (server, vllm)."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """Number of GPUs per copy of the model (vllm)."""
+    data_parallel_size: int = Field(default=1, ge=1)
+    """Number of copies of the model (vllm)."""
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    """Fraction of each GPU's memory to use; vLLM's default if unset (vllm)."""
+    extra_args: tuple[str, ...] = ()
+    """Further arguments of `vllm serve`, e.g. [--api-server-count, '4'], for many images (vllm)."""
 
 
 class EngineSpec(ServingSettings):
     """Which model answers, and how it runs."""
 
-    engine: Literal["vllm", "server", "local", "scripted"] = Field(
-        default="vllm",
-        description="Where the model runs: new vLLM server (vllm), running server (server), transformers here (local)",
-    )
-    model: str = Field(
-        description="Hugging Face name or local folder of a Qwen-VL checkpoint; for `server`, the model's name there"
-    )
-    revision: str | None = Field(default=None, description="Branch, tag or commit of a Hugging Face model")
-    adapter: str | None = Field(
-        default=None,
-        description="Folder of a peft adapter to load with the model; for `server`, the adapter's name on the server",
-    )
-    adapters: SkipJsonSchema[tuple[str, ...]] = Field(
-        default=(), description="Folders of all adapters that one server serves, one at a time"
-    )
-    trust_remote_code: SkipJsonSchema[bool] = Field(default=False, description="As at the top level")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="Data type of the weights"
-    )
-    min_pixels: SkipJsonSchema[int] = Field(default=MIN_PIXELS, description="As at the top level")
-    max_pixels: SkipJsonSchema[int] = Field(default=MAX_PIXELS, description="As at the top level")
-    context_length: int | None = Field(
-        default=None,
-        ge=256,
-        description="Maximum number of tokens of prompt and answer combined; the model's own limit if unset",
-    )
-    prices: Prices = Field(default=Prices(), description="Prices for computing the cost of a run")
+    engine: Literal["vllm", "server", "local", "scripted"] = "vllm"
+    """Where the model runs: new vLLM server (vllm), running server (server), transformers here (local)."""
+    model: str
+    """Hugging Face name or local folder of a Qwen-VL checkpoint; for `server`, the model's name there."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hugging Face model."""
+    adapter: str | None = None
+    """Folder of a peft adapter to load with the model; for `server`, the adapter's name on the server."""
+    adapters: SkipJsonSchema[tuple[str, ...]] = ()
+    """Folders of all adapters that one server serves, one at a time."""
+    trust_remote_code: SkipJsonSchema[bool] = False
+    """As at the top level."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Data type of the weights."""
+    min_pixels: SkipJsonSchema[int] = MIN_PIXELS
+    """As at the top level."""
+    max_pixels: SkipJsonSchema[int] = MAX_PIXELS
+    """As at the top level."""
+    context_length: int | None = Field(default=None, ge=256)
+    """Maximum number of tokens of prompt and answer combined; the model's own limit if unset."""
+    prices: Prices = Prices()
+    """Prices for computing the cost of a run."""
 
     # server
-    base_urls: tuple[str, ...] = Field(
-        default=(),
-        description="Server addresses, e.g. http://host:8000/v1; requests are distributed over all of them (server)",
-    )
-    api_key_env: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z_]\w*$",
-        description="Name of the environment variable that contains the server's API key, e.g. OPENAI_API_KEY; if it "
-        "is not set, Prefect's Secret block `openai-api-key` is used (server)",
-    )
-    tokenizer: str | None = Field(
-        default=None,
-        description="Folder or hub name of the tokenizer, if `model` is not itself a folder or hub name (server)",
-    )
-    extra_body: dict[str, Any] = Field(
-        default={},
-        description="Fields to add to requests, e.g. {chat_template_kwargs: {enable_thinking: false}} (server, vllm)",
-    )
-    thinking_tokens: int = Field(
-        default=0,
-        ge=0,
-        description="Maximum number of tokens for thinking before the answer, e.g. 4096; with 0, thinking is not "
-        "switched on (server, vllm)",
-    )
-    batch: bool = Field(
-        default=False,
-        description="Send questions as files to the server's batch API, at half of `prices`; answers take up to 24 "
-        "hours, and until then a run ends with exit code 5 (server)",
-    )
+    base_urls: tuple[str, ...] = ()
+    """Server addresses, e.g. http://host:8000/v1; requests are distributed over all of them (server)."""
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*$")
+    """Name of the environment variable that contains the server's API key, e.g. OPENAI_API_KEY; if it is not set,
+    Prefect's Secret block `openai-api-key` is used (server)."""
+    tokenizer: str | None = None
+    """Folder or hub name of the tokenizer, if `model` is not itself a folder or hub name (server)."""
+    extra_body: dict[str, Any] = Field(default={})
+    """Fields to add to requests, e.g. {chat_template_kwargs: {enable_thinking: false}} (server, vllm)."""
+    thinking_tokens: int = Field(default=0, ge=0)
+    """Maximum number of tokens for thinking before the answer, e.g. 4096; with 0, thinking is not switched on (server,
+    vllm)."""
+    batch: bool = False
+    """Send questions as files to the server's batch API, at half of `prices`; answers take up to 24 hours, and until
+    then a run ends with exit code 5 (server)."""
 
     @property
     def is_rule(self) -> bool:
@@ -178,12 +157,10 @@ class EngineSpec(ServingSettings):
 class TeacherSpec(EngineSpec):
     """One of several teachers, and which items it is asked about."""
 
-    ask: Literal["all", "uncertain"] | Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=None,
-        description="Items that it is asked about: `all`; `uncertain`, those whose label is not certain enough after "
-        "the other teachers' answers; or a number from 0 to 1: uncertain ones, at most this share of all items. "
-        "Default: `all` for the first teacher, `uncertain` for the others",
-    )
+    ask: Literal["all", "uncertain"] | Annotated[float, Field(gt=0, le=1)] | None = None
+    """Items that it is asked about: `all`; `uncertain`, those whose label is not certain enough after the other
+    teachers' answers; or a number from 0 to 1: uncertain ones, at most this share of all items. Default: `all` for the
+    first teacher, `uncertain` for the others."""
 
     @property
     def share(self) -> float | None:

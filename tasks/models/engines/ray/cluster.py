@@ -32,20 +32,14 @@ _NOT_INSTALLED = "`runner: {kind: ray}` needs the packages ray and prefect-ray: 
 class RayRunner(Settings):
     """A Ray cluster that runs shards of CPU work and vLLM servers."""
 
-    kind: Literal["ray"] = Field(default="ray", description="Run shards of CPU work and vLLM servers on a Ray cluster")
-    address: str = Field(
-        default="auto",
-        min_length=1,
-        description="host:port of the cluster's head node; `auto`: the cluster that this machine belongs to",
-    )
-    replicas: int = Field(
-        default=1, ge=1, description="Number of vLLM servers, each with `concurrency` requests in flight"
-    )
-    gpus_per_replica: int = Field(
-        default=0,
-        ge=0,
-        description="GPUs per vLLM server (`tensor_parallel_size` × `data_parallel_size`), and maximum GPUs per fold",
-    )
+    kind: Literal["ray"] = "ray"
+    """Run shards of CPU work and vLLM servers on a Ray cluster."""
+    address: str = Field(default="auto", min_length=1)
+    """host:port of the cluster's head node; `auto`: the cluster that this machine belongs to."""
+    replicas: int = Field(default=1, ge=1)
+    """Number of vLLM servers, each with `concurrency` requests in flight."""
+    gpus_per_replica: int = Field(default=0, ge=0)
+    """GPUs per vLLM server (`tensor_parallel_size` × `data_parallel_size`), and maximum GPUs per fold."""
 
 
 Runner = Literal["threads"] | RayRunner
