@@ -21,7 +21,7 @@ from tasks.correction.judgements import (
     Floats,
     Ints,
     index_verdicts,
-    join_second_opinions,
+    join_predictions,
     judge_by_predictions,
     list_labels,
     split_judged,
@@ -95,7 +95,7 @@ def correction(config: CorrectionConfig) -> StageRecord:
         )
         fold_of = found.folds[0].fold_of
         model_of = {s.id: found.name_models(s.id) for s in judged}
-        answers = join_second_opinions(list(opinions.values()))
+        answers = join_predictions(list(opinions.values()))
         corrections = record_corrections(samples, decisions, fold_of, model_of, answers, unjudged, verdicts)
         new = [answers[c.sample_id] for c in corrections if c.has_label_of_teacher]
         chosen, of_reasons = choose_reasons(config, pack, asker, new, samples)

@@ -157,7 +157,7 @@ def _train(trials: Sequence[Trial], parallel: int) -> None:
             ThreadPoolExecutor(pool.size) as threads,
             pool,
         ):
-            runs = [threads.submit(pool.train, partial(train_trial, t), _ignore) for t in waiting]
+            runs = [threads.submit(pool.train, partial(train_trial, t), lambda *_: None) for t in waiting]
             for done in as_completed(runs):
                 done.result()
                 progress.advance()
@@ -212,10 +212,6 @@ def _gather_teams(
             fuse = partial(fuse_students, cast(StudentSpec, folds.spec), revision, folders, fused)
             run_as_task("fuse students", f"fuse the {len(folders)} fold students of repeat {repeat + 1}", fuse)
     return teams
-
-
-def _ignore(done: int, total: int, loss: float) -> None:
-    """Ignore the steps of a training: only finished students are reported."""
 
 
 @contextmanager

@@ -187,9 +187,9 @@ def register_deployments(client: SyncPrefectClient, root: Path) -> bool:
     code = [path for folder in ("flows", "tasks") for path in sorted((root / folder).rglob("*.py"))]
     for path in (root / "prefect.yaml", *code):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    refuse_foreign_deployments(client, root)
+    registered = are_registered(client, root)
     unchanged = note.exists() and note.read_text(encoding="utf-8") == digest.hexdigest()
-    if unchanged and _are_registered(client, root):
+    if unchanged and registered:
         return False
     for pool in list_pools(root):
         template = ProcessWorker.get_default_base_job_template()
@@ -201,25 +201,21 @@ def register_deployments(client: SyncPrefectClient, root: Path) -> bool:
     return True
 
 
-def refuse_foreign_deployments(client: SyncPrefectClient, root: Path) -> None:
-    """Raise ServerError if the server has a deployment of the same name that is not labelstill's."""
+def are_registered(client: SyncPrefectClient, root: Path) -> bool:
+    """Return whether the server has all of our deployments. Raises ServerError if one of that name is not ours."""
+    found = True
     for name in list_deployments(root):
-        with suppress(ObjectNotFound):
+        try:
             there = client.read_deployment_by_name(name)
-            if TAG not in there.tags:
-                raise ServerError(
-                    f"The server has another deployment {name!r}, without the tag {TAG!r}, which would be replaced. "
-                    "Rename that one, or use another server."
-                )
-
-
-def _are_registered(client: SyncPrefectClient, root: Path) -> bool:
-    try:
-        for name in list_deployments(root):
-            client.read_deployment_by_name(name)
-    except ObjectNotFound:
-        return False
-    return True
+        except ObjectNotFound:
+            found = False
+            continue
+        if TAG not in there.tags:
+            raise ServerError(
+                f"The server has another deployment {name!r}, without the tag {TAG!r}, which would be replaced. "
+                "Rename that one, or use another server."
+            )
+    return found
 
 
 def _prefect_deploy(root: Path, api_url: str) -> None:

@@ -155,14 +155,15 @@ def average_answers(tables: Sequence[Floats]) -> Floats:
     return np.divide(total, answered, out=np.full_like(total, np.nan), where=answered > 0)
 
 
-def join_second_opinions(teachers: Sequence[Mapping[str, Prediction]]) -> dict[str, Prediction]:
-    """Return one answer for each sample that a teacher was asked about, keyed by sample id.
+def join_predictions(models: Sequence[Mapping[str, Prediction]]) -> dict[str, Prediction]:
+    """Return one answer for each sample that one of several models was asked about, keyed by sample id.
 
-    It has the mean of the teachers' probabilities, and reason and boxes of a teacher that chose the same label.
+    It has the mean of the models' probabilities, and reason and boxes of a model that chose the same label. An answer
+    without probabilities counts as certain of its label, and one without a label does not count.
     """
     found: dict[str, Prediction] = {}
-    for identity in dict.fromkeys(i for answers in teachers for i in answers):
-        given = [answers[identity] for answers in teachers if identity in answers]
+    for identity in dict.fromkeys(i for answers in models for i in answers):
+        given = [answers[identity] for answers in models if identity in answers]
         usable = [p for p in given if p.label is not None]
         if len(usable) < 2:
             found[identity] = usable[0] if usable else given[0]

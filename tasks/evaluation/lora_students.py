@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.evaluation.fold_team import FoldTeam, average_answers
+from tasks.correction.judgements import join_predictions
+from tasks.evaluation.fold_team import FoldTeam
 from tasks.evaluation.pointing import measure_pointing
 from tasks.evaluation.scores import Scored, make_rows
 from tasks.evaluation.trials import Trial
@@ -79,7 +80,7 @@ class LoraStudents:
             self._ask(folder, self.spec, f"{source}/fold={fold}", items, with_reason=with_reason)
             for fold, folder in enumerate(team.folders)
         ]
-        return average_answers([item.id for item in items], answers)
+        return join_predictions(answers)
 
     def _ask(
         self, folder: Path, spec: StudentSpec, source: str, items: Sequence[Sample], *, with_reason: bool

@@ -45,7 +45,7 @@ class ProbeTrial:
 
     def train(self) -> None:
         """Train the probe unless it is already trained; raises what `ProbeRecipe.train` raises."""
-        self.recipe.train(self.items, 0, self.folder, _ignore)
+        self.recipe.train(self.items, 0, self.folder, lambda *_: None)
 
     def predict(self, items: Sequence[Sample]) -> Iterator[Prediction]:
         """Yield the trained probe's prediction for each item."""
@@ -116,7 +116,3 @@ def _distinguish(items: Iterable[Sample]) -> tuple[Sample, ...]:
         name = f"{item.id} ({item.split})" if item.id in found else item.id
         found[name] = item.model_copy(update={"id": name})
     return tuple(found.values())
-
-
-def _ignore(done: int, total: int, loss: float) -> None:
-    """Ignore the progress inside a training of seconds."""

@@ -116,18 +116,14 @@ def _is_gb18030(data: bytes) -> bool:
     return 2 * chinese > sum(not c.isascii() for c in decoded) and 2 * len(inside) <= len(runs)
 
 
+_TYPES: dict[type, str] = {
+    dict: "object", list: "list", str: "text", bool: "boolean", int: "number", float: "number", type(None): "null"
+}  # fmt: skip
+
+
 def describe_type(value: object) -> str:
     """Return the name of a JSON value's type for messages."""
-    if isinstance(value, dict):
-        return "object"
-    names: dict[type, str] = {
-        list: "list",
-        str: "text",
-        bool: "boolean",
-        int: "number",
-        float: "number",
-    }
-    return "null" if value is None else names.get(type(value), type(value).__name__)
+    return _TYPES.get(type(value), type(value).__name__)
 
 
 def find_repeated(names: Iterable[str]) -> list[str]:

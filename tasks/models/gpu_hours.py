@@ -6,7 +6,7 @@ within a factor of two (72B and 7B, 16 and 4 bits, H100 and A100), so an estimat
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import ceil, log2
 
 from tasks.models.image_cache import TooThin
@@ -65,13 +65,10 @@ class Work:
     answer_tokens: float = 0
 
     def __add__(self, other: "Work") -> "Work":
-        return Work(*(a + b for a, b in zip(self._values(), other._values(), strict=True)))
+        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def __mul__(self, times: float) -> "Work":
-        return Work(*(value * times for value in self._values()))
-
-    def _values(self) -> tuple[float, ...]:
-        return self.requests, self.prompt_tokens, self.images, self.patches, self.answer_tokens
+        return Work(*(value * times for value in astuple(self)))
 
 
 def measure_work(request: Request, patch_size: int) -> Work:

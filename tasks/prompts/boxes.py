@@ -97,16 +97,12 @@ def compute_overlap(one: Box, other: Box) -> float:
     """Return the area that two boxes share divided by the area that they cover together; 0 on different images."""
     if one.image != other.image:
         return 0.0
-    shared = _area(
-        (
-            max(one.corners[0], other.corners[0]),
-            max(one.corners[1], other.corners[1]),
-            min(one.corners[2], other.corners[2]),
-            min(one.corners[3], other.corners[3]),
-        )
-    )
-    return shared / (_area(one.corners) + _area(other.corners) - shared)
+    (*start, right, bottom), (*other_start, other_right, other_bottom) = one.corners, other.corners
+    left, top = map(max, start, other_start)
+    shared = measure_area((left, top, min(right, other_right), min(bottom, other_bottom)))
+    return shared / (measure_area(one.corners) + measure_area(other.corners) - shared)
 
 
-def _area(corners: tuple[float, float, float, float]) -> float:
+def measure_area(corners: tuple[float, float, float, float]) -> float:
+    """Return the area of a box; 0 if its corners are reversed."""
     return max(0.0, corners[2] - corners[0]) * max(0.0, corners[3] - corners[1])

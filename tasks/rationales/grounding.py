@@ -12,6 +12,7 @@ from difflib import SequenceMatcher
 
 from tasks.items.ocr import TextLine
 from tasks.media import Box, ImageRef
+from tasks.prompts.boxes import measure_area
 from tasks.rationales.words import BadReason
 from tasks.records import Sample
 
@@ -61,15 +62,11 @@ def judge_words_in_boxes(reason: str, boxes: Sequence[Box], sample: Sample, find
 
 def _is_too_large(box: Box, image: ImageRef, found: Collection[str], inside: Mapping[TextLine, str]) -> bool:
     """Return whether a box covers most of its image although the quoted text fills little of it."""
-    area = _measure_area(box.corners)
+    area = measure_area(box.corners)
     if area <= _MOST * image.width * image.height:
         return False
     share = sum(map(len, found)) / sum(map(len, inside.values()))
-    return share * sum(_measure_area(line.corners) for line in inside) < _FILLED * area
-
-
-def _measure_area(corners: tuple[float, float, float, float]) -> float:
-    return (corners[2] - corners[0]) * (corners[3] - corners[1])
+    return share * sum(measure_area(line.corners) for line in inside) < _FILLED * area
 
 
 def _list_quoted(reason: str, sample: Sample) -> list[str]:

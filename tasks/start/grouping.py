@@ -92,9 +92,13 @@ def _make_tasks(
 
 def _find_common_start(texts: Sequence[str]) -> str:
     """Return the beginning that all texts share, up to a line break and to _LONGEST characters."""
+    return find_shared_start(texts)[:_LONGEST].split("\n")[0].rstrip()
+
+
+def find_shared_start(texts: Sequence[str]) -> str:
+    """Return the beginning that all texts share."""
     first, last = min(texts), max(texts)
-    same = next((i for i, c in enumerate(first) if last[i : i + 1] != c), len(first))
-    return first[: min(same, _LONGEST)].split("\n")[0].rstrip()
+    return first[: next((i for i, c in enumerate(first) if last[i : i + 1] != c), len(first))]
 
 
 def _unite(labels: Mapping[str, set[str]]) -> list[list[str]]:

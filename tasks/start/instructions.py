@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from tasks.items.cutting import PLACEHOLDER, VIDEO_PLACEHOLDER, parse_list
-from tasks.start.grouping import StarterTask
+from tasks.start.grouping import StarterTask, find_shared_start
 
 _NUMBER = r"Picture\s*\d+\s*[:：]\s*(?=<(?:image|video)>)"
 _CONTENT = r"\s*(\[[^\[\]]*\]|[^\n\[\]]+?)\s*[。.]?\s*$"
@@ -88,7 +88,7 @@ def _find_openings(texts: Sequence[str]) -> list[str]:
     firsts = [_SENTENCE_END.split(text, maxsplit=1)[0] for text in bare]
     openings: list[str] = []
     for first in _choose_common(firsts, len(texts)):
-        same = _share_start([text for text in bare if text.startswith(first)])
+        same = find_shared_start([text for text in bare if text.startswith(first)])
         ends = [match.end() for match in _SENTENCE_END.finditer(same)]
         openings.append(same[: ends[-1]].strip() if ends else first)
     return openings
@@ -112,11 +112,6 @@ def _choose_common(wordings: Sequence[str], texts: int) -> list[str]:
     if sum(n for _, n in common) < _COVERED * texts:
         return []
     return sorted((w for w, _ in common), key=len, reverse=True)
-
-
-def _share_start(texts: Sequence[str]) -> str:
-    first, last = min(texts), max(texts)
-    return first[: next((i for i, c in enumerate(first) if last[i : i + 1] != c), len(first))]
 
 
 def _escape(text: str) -> str:

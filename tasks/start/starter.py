@@ -24,6 +24,7 @@ from tasks.start.grouping import find_known_pack, group_items
 from tasks.start.instructions import find_frames
 from tasks.start.starter_files import NAMES, choose_language, make_ocr_option, make_run_file, write_pack
 from tasks.storage.files import write_bytes
+from tasks.storage.html import format_count
 from tasks.students.folds import make_folds
 
 PACK, ITEMS, RUN = "pack", "items", "run.yaml"
@@ -136,7 +137,7 @@ def _describe_data(data: Path, read: Data) -> Iterator[str]:
 
 def _describe_items(intake: Intake, language: str, shown: str) -> Iterator[str]:
     labels = Counter(sample.given for sample in intake.kept)
-    counts = f"{_count(intake.read, 'item')}, {_count(len(labels), 'label')}, {language}"
+    counts = f"{format_count(intake.read, 'item')}, {format_count(len(labels), 'label')}, {language}"
     yield f"{counts}; {shown}" if shown else counts
     listed = ", ".join(f"{label} {n:,}" for label, n in labels.most_common(12))
     yield f"labels: {listed}{' …' if len(labels) > 12 else ''}"
@@ -144,13 +145,6 @@ def _describe_items(intake: Intake, language: str, shown: str) -> Iterator[str]:
         reasons = Counter(dropped.reason.replace("_", " ") for dropped in intake.dropped).most_common()
         listed = ", ".join(f"{reason} {n:,}" for reason, n in reasons)
         yield f"{len(intake.kept):,} usable, {len(intake.dropped):,} not: {listed}; `labelstill check` lists them"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-# --- images and items ----------------------------------------------------------------------------------------
 
 
 def _look_for_text(samples: Sequence[Sample], texts: Path) -> tuple[str, bool]:

@@ -2,12 +2,12 @@
 
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
+from tasks.models.engines.gpus import list_gpus
 from tasks.packs.columns import DEFAULT_COLUMNS, Columns
 from tasks.packs.pack import STARTER
 from tasks.start.grouping import StarterTask
@@ -87,7 +87,7 @@ def make_ocr_option(language: str) -> str:
 
 def make_run_file(data: Path, manifest: Path, images: Path, folds: int | None) -> str:
     """Return the text of run.yaml: what `check` and `find-errors` need, and comments with what else may be added."""
-    gpus = _count_gpus()
+    gpus = len(list_gpus())
     if gpus:
         models = [
             f"# models; this machine has {gpus} GPU{'s' if gpus > 1 else ''}:",
@@ -122,14 +122,6 @@ def make_run_file(data: Path, manifest: Path, images: Path, folds: int | None) -
 def _make_name(data: Path) -> str:
     name = re.sub(r"[^\w-]+", "-", data.resolve().stem).strip("-")
     return name if name not in ("", "images", "texts") else "items"  # artifacts/images belongs to all runs
-
-
-def _count_gpus() -> int:
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return listed.stdout.count("GPU ")
 
 
 def quote(text: object) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tasks.correction.judgements import (
     average_answers,
     index_verdicts,
-    join_second_opinions,
+    join_predictions,
     judge_by_predictions,
     list_labels,
     read_probabilities,
@@ -251,11 +251,11 @@ def test_second_opinions_are_joined_by_their_mean_with_a_reason_for_the_same_lab
     unsure = prediction("i", "a", probabilities={"a": 0.55, "b": 0.45}, reason="像a")
     sure = prediction("i", "b", probabilities={"a": 0.05, "b": 0.95}, reason="是b")
     mute = prediction("i", None)
-    joint = join_second_opinions([{"i": unsure}, {"i": sure, "j": sure}, {"i": mute}])
+    joint = join_predictions([{"i": unsure}, {"i": sure, "j": sure}, {"i": mute}])
     assert (joint["i"].label, joint["i"].reason) == ("b", "是b")
     assert joint["i"].probabilities == pytest.approx({"a": 0.3, "b": 0.7})
-    assert joint["j"] is sure and join_second_opinions([{"i": mute}])["i"] is mute
-    assert join_second_opinions([]) == {}
+    assert joint["j"] is sure and join_predictions([{"i": mute}])["i"] is mute
+    assert join_predictions([]) == {}
 
 
 def test_the_mean_of_answers_leaves_out_who_was_not_asked() -> None:
