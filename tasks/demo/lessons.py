@@ -17,8 +17,8 @@ from tasks.demo.dataset import IMAGE_LABELS, DemoItem, draw_items
 from tasks.demo.dialogues import HOUSEHOLD, PHRASES, WORN
 from tasks.demo.screens import KINDS
 from tasks.demo.training import Lesson
-from tasks.items.cutting import ImageSlot, VideoSlot, cut_instruction
-from tasks.media import ImagePart, ImageRef, TextPart
+from tasks.items.cutting import cut_instruction
+from tasks.media import ImageRef, TextPart
 from tasks.packs.pack import Pack
 from tasks.prompts.prompter import Prompter
 from tasks.prompts.turns import make_system_turn, make_user_content
@@ -154,20 +154,16 @@ def convert_to_sample(item: DemoItem, pack: Pack) -> Sample:
 
     The images stay in memory, so their paths are only names.
     """
-    images = (
+    images = [
         ImageRef(path=f"memory:{i}", sha256="0" * 64, width=image.width, height=image.height)
         for i, image in enumerate(item.images)
-    )
+    ]
     task = pack.task(item.task)
     content = cut_instruction(item.instruction, task)
     return Sample(
         id=item.id,
         task=item.task,
-        parts=tuple(
-            ImagePart(image=next(images), turn=piece.turn) if isinstance(piece, ImageSlot) else piece
-            for piece in content.pieces
-            if not isinstance(piece, VideoSlot)  # the demo has no recordings
-        ),
+        parts=content.parts(images),
         labels=content.offered or tuple(task.labels),
         split=Split.LABELLED,
         source="memory",

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from tasks.media import ImagePart, ImageRef, Part, TextPart, VideoPart, VideoRef
 from tasks.packs.pack import TaskPack
@@ -14,17 +14,11 @@ PLACEHOLDER, VIDEO_PLACEHOLDER = "<image>", "<video>"
 _PLACEHOLDERS = re.compile(f"({PLACEHOLDER}|{VIDEO_PLACEHOLDER})")
 
 
-@dataclass(frozen=True)
-class ImageSlot:
-    """The position of an image between texts."""
+class Slot(NamedTuple):
+    """The position of an image or a recording between texts."""
 
-    turn: int
-
-
-@dataclass(frozen=True)
-class VideoSlot:
-    """The position of a recording between texts."""
-
+    placeholder: str
+    """PLACEHOLDER or VIDEO_PLACEHOLDER."""
     turn: int
 
 
@@ -32,40 +26,33 @@ class VideoSlot:
 class Cut:
     """The content of an instruction, without the label list and what the pack's `strip` patterns match."""
 
-    pieces: tuple[TextPart | ImageSlot | VideoSlot, ...]
+    pieces: tuple[TextPart | Slot, ...]
     offered: tuple[str, ...] | None
     """The labels that the instruction lists, in that order; None if it has no list or the list cannot be parsed."""
 
     def parts(self, images: Sequence[ImageRef], videos: Sequence[VideoRef] = ()) -> tuple[Part, ...]:
         """Return the pieces as sample parts: the first image takes the first image position, and so on.
 
-        There must be as many `images` as `slots`, and as many `videos` as `video_slots`.
+        There must be as many of them as `count_slots` returns for each placeholder.
         """
-        upcoming = iter(images)
-        upcoming_videos = iter(videos)
-        parts: list[Part] = []
-        for piece in self.pieces:
-            if isinstance(piece, ImageSlot):
-                parts.append(ImagePart(image=next(upcoming), turn=piece.turn))
-            elif isinstance(piece, VideoSlot):
-                parts.append(VideoPart(video=next(upcoming_videos), turn=piece.turn))
-            else:
-                parts.append(piece)
-        return tuple(parts)
+        upcoming = {
+            PLACEHOLDER: (ImagePart(image=image) for image in images),
+            VIDEO_PLACEHOLDER: (VideoPart(video=video) for video in videos),
+        }
+        return tuple(
+            next(upcoming[piece.placeholder]).model_copy(update={"turn": piece.turn})
+            if isinstance(piece, Slot)
+            else piece
+            for piece in self.pieces
+        )
 
     def find_latest_user_turn(self, task: TaskPack) -> int:
         """Return the number of the user's latest turn; 0 if the instruction has no turns."""
         return task.find_latest_user_turn((p.turn, p.text if isinstance(p, TextPart) else "") for p in self.pieces)
 
-    @property
-    def slots(self) -> int:
-        """Return the number of image positions."""
-        return sum(isinstance(piece, ImageSlot) for piece in self.pieces)
-
-    @property
-    def video_slots(self) -> int:
-        """Return the number of positions of recordings."""
-        return sum(isinstance(piece, VideoSlot) for piece in self.pieces)
+    def count_slots(self, placeholder: str) -> int:
+        """Return the number of positions of images or of recordings."""
+        return sum(isinstance(piece, Slot) and piece.placeholder == placeholder for piece in self.pieces)
 
 
 def cut_instruction(instruction: str, task: TaskPack) -> Cut:
@@ -84,13 +71,11 @@ def cut_instruction(instruction: str, task: TaskPack) -> Cut:
     for pattern in task.strip:
         text = pattern.sub("", text)
     text = text.strip()
-    pieces: list[TextPart | ImageSlot | VideoSlot] = []
+    pieces: list[TextPart | Slot] = []
     for turn, segment in _turns(text, task.turn):
         for run in _PLACEHOLDERS.split(segment):
-            if run == PLACEHOLDER:
-                pieces.append(ImageSlot(turn))
-            elif run == VIDEO_PLACEHOLDER:
-                pieces.append(VideoSlot(turn))
+            if run in (PLACEHOLDER, VIDEO_PLACEHOLDER):
+                pieces.append(Slot(run, turn))
             elif run.strip():
                 pieces.append(TextPart(text=run, turn=turn))
     return Cut(tuple(pieces), offered)

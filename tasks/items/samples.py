@@ -189,8 +189,8 @@ class _Reader:
         content = cut_instruction(instruction, task)
         labels = () if task.free_text else content.offered or tuple(task.labels)
         given = None if self._split is Split.UNLABELLED else self._given(fields, task, labels)
-        self._check_placeholders(content.slots, len(names), PLACEHOLDER, self._columns.image, fields)
-        self._check_placeholders(content.video_slots, len(videos), VIDEO_PLACEHOLDER, self._columns.video, fields)
+        self._check_placeholders(content, len(names), PLACEHOLDER, self._columns.image, fields)
+        self._check_placeholders(content, len(videos), VIDEO_PLACEHOLDER, self._columns.video, fields)
         if not content.pieces:
             raise Unusable(Reason.EMPTY_ITEM, "the instruction contains nothing but role sentence and labels")
         _check_media(content)
@@ -210,9 +210,9 @@ class _Reader:
         return _Draft(sample, item.where, content, paths, recordings, fps, boxes)
 
     def _check_placeholders(
-        self, slots: int, named: int, placeholder: str, column: str | None, fields: dict[str, object]
+        self, content: Cut, named: int, placeholder: str, column: str | None, fields: dict[str, object]
     ) -> None:
-        if slots != named:
+        if (slots := content.count_slots(placeholder)) != named:
             where = f"{named} in `{column}`" if column else "but the pack names no column for what belongs there"
             hint = "" if named else suggest_columns(self._columns, fields)
             raise Unusable(Reason.PLACEHOLDER_MISMATCH, f"{slots} `{placeholder}` in the text, {where}{hint}")

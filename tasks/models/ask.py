@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 from queue import Queue
@@ -118,7 +118,7 @@ class Asker:
 
     def costs_so_far(self) -> Costs:
         """Return the costs so far; any thread may call this. An engine's answering time is added when it is closed."""
-        tally = replace(self.tally, rungs=Counter(self.tally.rungs))
+        tally = self.tally.model_copy(update={"rungs": Counter(self.tally.rungs)})
         if (opened := self._opened) is not None:
             tally.add_session(
                 opened.spec.prices, Usage(gpus=opened.engine.usage().gpus), time.monotonic() - opened.since

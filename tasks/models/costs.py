@@ -4,10 +4,11 @@ Costs are tokens, time, the use of the engines and, if prices are configured, mo
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
+
+from pydantic import ConfigDict
 
 from tasks.errors import BudgetSpent
 from tasks.models.engines.engine import Usage
@@ -34,24 +35,11 @@ def expect_cost(spec: EngineSpec) -> Expect:
     return expect
 
 
-@dataclass
-class Tally:
-    """The costs of a stage so far; the fields have the same meaning as in `Costs`."""
+class Tally(Costs):
+    """The costs of a stage so far."""
 
-    asked: int = 0
-    reused: int = 0
-    failed: int = 0
-    shortened: int = 0
-    asked_again: int = 0
-    tokens_in: int = 0
-    tokens_cached: int = 0
-    tokens_out: int = 0
-    tokens_thinking: int = 0
-    answering_seconds: float = 0.0
-    starved_seconds: float = 0.0
-    gpu_seconds: float = 0.0
-    cost: float | None = None
-    rungs: Counter[str] = field(default_factory=Counter[str])
+    model_config = ConfigDict(frozen=False)
+
     busy_seconds: float = 0.0
     """Seconds that each request was in flight, summed over all requests."""
     target_seconds: float = 0.0
@@ -80,8 +68,8 @@ class Tally:
 
     def costs(self) -> Costs:
         """Return the costs in the form that a stage's record stores."""
-        same = {name: value for name, value in vars(self).items() if name in Costs.model_fields}
-        return Costs(**same, utilisation=self.busy_seconds / self.target_seconds if self.target_seconds else 0.0)
+        found = self.model_dump(include=set(Costs.model_fields))
+        return Costs(**found | {"utilisation": self.busy_seconds / self.target_seconds if self.target_seconds else 0.0})
 
     def _charge(self, prices: Prices, amount: float) -> None:
         if prices != Prices():

@@ -1,6 +1,7 @@
 """The fields of record.json, which describes a finished stage: its recipe, counts, inputs and costs."""
 
 import time
+from collections import Counter
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,7 +38,7 @@ class Costs(BaseModel):
     gpu_seconds: float = 0.0
     cost: float | None = None
     """Money spent, in the currency of the configured prices; None without prices."""
-    rungs: dict[str, int] = Field(default_factory=dict)
+    rungs: Counter[str] = Field(default_factory=Counter)
     """Maps each rung of the repair ladder (`records.Rung`) to the number of predictions that it read."""
 
     def rows(self) -> list[tuple[str, float | int]]:

@@ -36,7 +36,7 @@ def bad_dialogue(rng: Random) -> Result:
     result = Result()
     texts = [piece.text for piece in found.pieces if isinstance(piece, TextPart)]
     whole = text.replace("\r\n", "\n")
-    result.require(found.slots <= whole.count(PLACEHOLDER), "more places of images than there were")
+    result.require(found.count_slots(PLACEHOLDER) <= whole.count(PLACEHOLDER), "more places of images than there were")
     result.require(not any(PLACEHOLDER in text for text in texts), "a place of an image left as text")
     result.require(_in_order("".join(texts), whole), "text that was not there")
     turns = [piece.turn for piece in found.pieces]

@@ -17,7 +17,7 @@ from hashlib import sha256
 from random import Random
 
 from tasks.demo.dataset import DIALOGUE_LABELS, IMAGE_LABELS
-from tasks.items.cutting import cut_instruction
+from tasks.items.cutting import PLACEHOLDER, cut_instruction
 from tasks.media import ImageRef
 from tasks.packs.pack import load_pack
 from tasks.records import Sample, Split
@@ -170,7 +170,7 @@ class _Maker:
         content = cut_instruction(instruction, task)
         images = [
             ImageRef(path=f"memory:{ident[:8]}-{i}", sha256=_digest(f"{ident}/{i}"), width=540, height=960)
-            for i in range(content.slots)
+            for i in range(content.count_slots(PLACEHOLDER))
         ]
         return Sample(
             id=f"item-{ident[:10]}",
