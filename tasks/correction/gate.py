@@ -67,9 +67,12 @@ class Gate:
             f"{self.losses} wrong{doubtful}"
         )
         if self.open:
-            return f"labels may change without a person: {counted}"
-        more = "" if self.missing is None else f"; {self.missing} more right ones in a row would be enough"
-        return f"no label changes without a person: {counted}{more}"
+            sure = f"at least {self.lower:.0%} of such changes are right (needed: over {self.level:.0%})"
+            return f"labels may change without a person: {counted}; {sure}"
+        needed = "it is unlikely that more verdicts will change that"
+        if self.missing is not None:
+            needed = f"{self.missing} more right ones in a row would be enough"
+        return f"no label changes without a person: {counted}; {needed}"
 
 
 def choose_audit(evidence: Suspicion, prior: Beliefs, count: int, seed: int) -> Ints:

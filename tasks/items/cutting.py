@@ -40,10 +40,8 @@ class Cut:
             VIDEO_PLACEHOLDER: (VideoPart(video=video) for video in videos),
         }
         return tuple(
-            next(upcoming[piece.placeholder]).model_copy(update={"turn": piece.turn})
-            if isinstance(piece, Slot)
-            else piece
-            for piece in self.pieces
+            p if isinstance(p, TextPart) else next(upcoming[p.placeholder]).model_copy(update={"turn": p.turn})
+            for p in self.pieces
         )
 
     def find_latest_user_turn(self, task: TaskPack) -> int:

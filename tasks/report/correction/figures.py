@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from tasks.correction.calibration import Flags, Values, flag_for_best_f1, resample_beliefs
 from tasks.correction.decide import Decisions
-from tasks.correction.gate import Gate, cross_fit
+from tasks.correction.gate import cross_fit
 from tasks.correction.outcome import describe_agreement
 from tasks.correction.overlap import ENOUGH, average_opinions, collect_opinions, rank_overlaps
 from tasks.records import NEITHER, Action
@@ -94,7 +94,7 @@ def measure(decisions: Decisions) -> dict[str, Any]:
         "measured_recall": recall,
         "gate": decisions.gate,
         "gate_open": decisions.gate.open,
-        "gate_why": explain_gate(decisions.gate, len(verdicts)),
+        "gate_why": decisions.gate.summary,
         "changes": _count_changes(decisions),
         # an item with a verdict counts as right or wrong, without one by its probability
         "expected_wrong_given": _expect_wrong(decisions),
@@ -115,29 +115,6 @@ def predict_held_out(decisions: Decisions) -> dict[int, float]:
     """Return P(wrong) for each item with a verdict, keyed by item index, by a model fitted without its verdict."""
     parts = cross_fit(decisions.judgements, decisions.evidence, decisions.verdicts)
     return {i: float(beliefs.p_wrong[i]) for held_out, beliefs in parts for i in held_out}
-
-
-def explain_gate(gate: Gate, verdicts: int) -> str:
-    """Return sentences that say whether labels change without a person, which verdicts counted and what is missing."""
-    counted = gate.wins + gate.losses
-    neither = f", and {gate.neither:,} have neither of the two labels" if gate.neither else ""
-    which = (
-        f"Only the blind sample counts, and in it only labels that would change: {gate.wins:,} would become right, "
-        f"{gate.losses:,} wrong{neither}"
-    )
-    if gate.open:
-        return (
-            f"Labels also change without a person, where the proposed label is likelier. {which}. So at least "
-            f"{gate.lower:.0%} of such changes are right (needed: over {gate.level:.0%})."
-        )
-    needed = (
-        "It is unlikely that enough verdicts would change that."
-        if gate.missing is None
-        else f"{gate.missing:,} {'more ' if counted else ''}right ones in a row would be enough."
-    )
-    if verdicts == 0:
-        return f"No label changes, because no verdict says yet whether proposed labels are right. {needed}"
-    return f"No label changes without a person. {which}. {needed}"
 
 
 def measure_share(hits: int, of: int) -> Share:

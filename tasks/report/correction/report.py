@@ -10,6 +10,7 @@ import orjson
 from tasks.correction.decide import Decisions
 from tasks.media import TextPart
 from tasks.records import Sample
+from tasks.report.charts import draw_confusion
 from tasks.report.correction.charts import draw_budget, draw_reliability, draw_suspicion
 from tasks.report.correction.figures import measure
 from tasks.report.pictures import Picture, make_strip, shrink_image
@@ -76,15 +77,13 @@ def render_page(figures: Mapping[str, Any], shown: Mapping[str, Sample] = {}) ->
     excluded: dict[str, list[str]] = defaultdict(list)
     for identity, reason in figures["excluded"].items():
         excluded[reason].append(identity)
-    items_of_pair = {(pair["given"], pair["proposed"]): pair["items"] for pair in figures["pairs"]}
-    unlabelled = [None] if any(proposed is None for _, proposed in items_of_pair) else []
     page = html_environment(_TEMPLATES, _TEMPLATES.parent).get_template("page.html")
     contents = {identity: (_show_first(sample), _join_texts(sample)) for identity, sample in shown.items()}
     values: dict[str, Any] = dict(
         figures,
         contents=contents,
-        proposed=[*figures["labels"], *unlabelled],
-        items_of_pair=items_of_pair,
+        confusion={(pair["given"], pair["proposed"]): pair["items"] for pair in figures["pairs"]},
+        draw_confusion=draw_confusion,
         excluded_by_reason=sorted(excluded.items(), key=lambda pair: -len(pair[1])),
         draw_suspicion=draw_suspicion,
         draw_reliability=draw_reliability,
