@@ -148,7 +148,7 @@ def _read_rows(file: Path) -> Iterator[object]:
             try:
                 yield orjson.loads(line)
             except orjson.JSONDecodeError as error:
-                yield _UnusableRow(MixReason.MALFORMED, f"is not JSON: {error}")
+                yield Unusable(MixReason.MALFORMED, f"is not JSON: {error}")
     except OSError as error:
         raise ManifestError(f"{file}: cannot be read: {error.strerror or error}; correct `emit.mix.file`") from error
     except (ijson.JSONError, UnicodeError) as error:
@@ -159,16 +159,16 @@ def _read_rows(file: Path) -> Iterator[object]:
 def _check_row(identity: str, row: object, file: Path, root: ImageFolder) -> MixRow:
     try:
         return MixRow(identity, _parse_example(identity, row, file, root))
-    except (Unusable, _UnusableRow) as why:
+    except Unusable as why:
         return MixRow(identity, None, why.reason, f"{file.name}: {why.detail}", str(file.resolve()))
 
 
 def _parse_example(identity: str, row: object, file: Path, root: ImageFolder) -> Example:
-    if isinstance(row, _UnusableRow):
+    if isinstance(row, Unusable):
         raise row
     fields: dict[str, Any] = cast(Any, row) if isinstance(row, dict) else {}
     if fields.get("videos") or fields.get("video"):
-        raise _UnusableRow(MixReason.VIDEO, _NO_VIDEO)
+        raise Unusable(MixReason.VIDEO, _NO_VIDEO)
     named: list[object] = []
     try:
         messages = tuple(
@@ -176,18 +176,18 @@ def _parse_example(identity: str, row: object, file: Path, root: ImageFolder) ->
         )
     except (KeyError, TypeError, ValidationError) as error:
         why = "`messages` must be a list of objects with role and content, or `conversations` one with from and value"
-        raise _UnusableRow(MixReason.MALFORMED, why) from error
+        raise Unusable(MixReason.MALFORMED, why) from error
     roles = [m.role for m in messages]
     turns = roles[1:] if roles[:1] == ["system"] else roles
     if not turns or turns != ["user", "assistant"] * (len(turns) // 2) or not all(m.content.strip() for m in messages):
-        raise _UnusableRow(MixReason.TURNS, f"turns must alternate user, assistant, none empty; they are {roles}")
+        raise Unusable(MixReason.TURNS, f"turns must alternate user, assistant, none empty; they are {roles}")
     one = fields.get("image")
     names: Any = fields.get("images") or ([one] if isinstance(one, str) else one) or named
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise _UnusableRow(MixReason.MALFORMED, "`images` must be a list of file names")
+        raise Unusable(MixReason.MALFORMED, "`images` must be a list of file names")
     slots = {role: sum(m.content.count(IMAGE_TOKEN) for m in messages if m.role == role) for role in roles}
     if slots["user"] != len(names) or sum(slots.values()) != slots["user"]:
-        raise _UnusableRow(MixReason.PLACEHOLDERS, f"`<image>` by role {slots}, {len(names)} images")
+        raise Unusable(MixReason.PLACEHOLDERS, f"`<image>` by role {slots}, {len(names)} images")
     return Example(
         sample_id=identity,
         messages=tuple(m.model_copy(update={"content": escape_content(m)}) for m in messages),
@@ -217,9 +217,9 @@ def _parse_turn(turn: Any, named: list[object]) -> Message:
                 named += [image] if image is not None else []
                 texts.append(IMAGE_TOKEN)
             elif part["type"] in ("video", "video_url"):
-                raise _UnusableRow(MixReason.VIDEO, _NO_VIDEO)
+                raise Unusable(MixReason.VIDEO, _NO_VIDEO)
             else:
-                raise _UnusableRow(
+                raise Unusable(
                     MixReason.MALFORMED, f"contains a part of type {part['type']!r}, which no model is shown"
                 )
         content = "".join(texts)
@@ -227,12 +227,3 @@ def _parse_turn(turn: Any, named: list[object]) -> Message:
     # as no row has recordings, `<video>` is text
     plain = message.content.replace(VIDEO_TOKEN, escape_placeholder(VIDEO_TOKEN))
     return message.model_copy(update={"content": plain})
-
-
-class _UnusableRow(Exception):
-    """A row that can't be used; never raised outside this module."""
-
-    def __init__(self, reason: MixReason, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail

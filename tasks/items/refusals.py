@@ -76,7 +76,7 @@ class Reason(StrEnum):
 class Unusable(Exception):
     """Raised when one item cannot be used; `read_samples` turns it into a `records.Dropped`."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: StrEnum, detail: str) -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
