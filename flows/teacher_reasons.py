@@ -44,8 +44,10 @@ def make_judge(
     if (spec := config.rationales.judge) is None:
         return None
     prompter = prepare_prompter(config, pack, spec, items)
-    known = _read_threshold(config)
-    return Judge(spec, prompter, config.ask, config.seed, folder, *(() if known is None else (known,)))
+    judge = Judge(spec, prompter, config.ask, config.seed, folder)
+    if (known := _read_threshold(config)) is not None:
+        judge.threshold = known
+    return judge
 
 
 def choose_reasons(

@@ -68,8 +68,9 @@ class Tally(Costs):
 
     def costs(self) -> Costs:
         """Return the costs in the form that a stage's record stores."""
-        found = self.model_dump(include=set(Costs.model_fields))
-        return Costs(**found | {"utilisation": self.busy_seconds / self.target_seconds if self.target_seconds else 0.0})
+        found = Costs.model_validate(self.model_dump(include=set(Costs.model_fields)))
+        used = self.busy_seconds / self.target_seconds if self.target_seconds else 0.0
+        return found.model_copy(update={"utilisation": used})
 
     def _charge(self, prices: Prices, amount: float) -> None:
         if prices != Prices():

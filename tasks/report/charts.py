@@ -123,7 +123,7 @@ def draw_confusion(pairs: Mapping[tuple[str, str | None], int], no_label: str) -
     new = sorted({n for _, n in pairs if n is not None}) + ([no_label] if any(n is None for _, n in pairs) else [])
     most = max(pairs.values())
     figure, axes = canvas(min(WIDTH, 2.8 + 0.44 * len(new)), 1.5 + 0.3 * len(given))
-    figure.set_layout_engine("constrained", w_pad=0.3)  # the browser's fonts are wider than those that are measured here
+    figure.set_layout_engine("constrained", w_pad=0.3)  # a browser's fonts are wider than those measured here
     tips: dict[str, str] = {}
     for (old, now), count in pairs.items():
         x, y = new.index(no_label if now is None else now), given.index(old)

@@ -5,8 +5,10 @@ from pathlib import Path
 import orjson
 
 from flows.config import DistillConfig, RationalesConfig
+from flows.teacher_reasons import make_judge
 from tasks.models.engines.spec import EngineSpec
 from tasks.models.settings import AskSettings
+from tasks.packs.pack import load_pack
 from tasks.rationales.reasoner import Support
 from tasks.rationales.settings import RationaleSettings
 from tasks.rationales.words import BadReason
@@ -24,23 +26,25 @@ def describe_reasons(whole: DistillConfig) -> str:
     return dict(summarize_run(whole.output).results)["Rationales"]
 
 
+def configure(whole: DistillConfig, **settings: object) -> RationalesConfig:
+    assert whole.labelled and whole.generator
+    return RationalesConfig(
+        pack=whole.pack,
+        output=whole.output,
+        ledger=whole.ledger,
+        images=whole.images,
+        texts=whole.texts,
+        labelled=whole.labelled,
+        generator=whole.generator,
+        ask=AskSettings(attempts=1),
+        rationales=RationaleSettings.model_validate(settings),
+    )
+
+
 def run(whole: DistillConfig, **settings: object) -> StageRecord:
     from flows.rationales import rationales
 
-    assert whole.labelled and whole.generator
-    return rationales(
-        RationalesConfig(
-            pack=whole.pack,
-            output=whole.output,
-            ledger=whole.ledger,
-            images=whole.images,
-            texts=whole.texts,
-            labelled=whole.labelled,
-            generator=whole.generator,
-            ask=AskSettings(attempts=1),
-            rationales=RationaleSettings.model_validate(settings),
-        )
-    )
+    return rationales(configure(whole, **settings))
 
 
 def test_the_stage_reports_and_a_changed_gate_asks_little_again(prefect_server: PrefectServer, tmp_path: Path) -> None:
@@ -87,5 +91,7 @@ def test_people_check_the_judge_and_move_its_bar(prefect_server: PrefectServer, 
     again = run(whole, judge=judge)
     assert (again.costs.asked, again.kept) == (0, alone.kept)
     assert (again.figures["judge: threshold"], again.figures["judge: agreement with people"]) == (0, 1)
+    of_teachers = make_judge(configure(whole, judge=judge), load_pack("demo"), [])
+    assert of_teachers is not None and of_teachers.threshold == 0  # the later stages take it over
     assert "; its judge agrees with 100.0% of people's verdicts (between 9" in describe_reasons(whole)
     assert run(whole, judge=judge) == again
