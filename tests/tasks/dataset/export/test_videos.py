@@ -80,8 +80,8 @@ def test_other_readers_get_the_frames_as_images_and_the_log_says_so(
     kinds = [part["type"] for part in parquet["prompt"][0]["content"]]
     assert kinds == ["text", *["image"] * 5, "text", *["image"] * 6, "text"]
     assert [left.reason for left in made.left_out] == [LeftOutReason.NOT_ONE_IMAGE]  # vision_start
-    assert "swift2, qwen, vision_start, trl: frames of recordings are written as images" not in caplog.text
-    assert "swift2, qwen, trl: frames of recordings are written as images" in caplog.text
+    assert "swift2, qwen, vision_start, trl: frames of recordings become images" not in caplog.text
+    assert "swift2, qwen, trl: frames of recordings become images" in caplog.text
 
 
 def test_boxes_stay_on_their_image_when_frames_become_images(tmp_path: Path) -> None:

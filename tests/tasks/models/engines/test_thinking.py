@@ -116,7 +116,7 @@ def test_the_budget_counts_thinking(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("thinks", "note"),
-    [(Thinks.APART, ""), (Thinks.NOT_WITH_SCHEMA, "asked once more"), (Thinks.NEVER, "does not think although")],
+    [(Thinks.APART, ""), (Thinks.NOT_WITH_SCHEMA, "sent back once"), (Thinks.NEVER, "does not think although")],
 )
 def test_the_run_says_what_the_server_makes_of_thinking(thinks: Thinks, note: str, tmp_path: Path) -> None:
     with running(Options(thinks=thinks)) as stub, open_engine_on(tmp_path, stub.url, thinking_tokens=256) as engine:
