@@ -25,16 +25,16 @@ BAD = BatchOptions(
 def take_look(folder: Path, stub: RunningBatchStub, count: int, per_file: int, draw: random.Random | None) -> int:
     """Run once and return the exit code. With `draw`, the run is killed at a call or a moment that it draws.
 
-    With few questions it is always at a call, and an early one: they would be answered before enough kills.
+    Both are early, and with few questions it is always a call: they would be answered before enough kills.
     """
     few = count < 1_000
     process = FORKS.Process(target=run, args=(folder, stub.url, count, per_file))
     process.start()
     assert process.pid is not None
     if draw is not None and (few or draw.random() < 0.7):
-        stub.kill_at(process.pid, draw.randint(1, 6 if few else 25), after=draw.random() < 0.6)
+        stub.kill_at(process.pid, draw.randint(1, 6 if few else 12), after=draw.random() < 0.6)
     elif draw is not None:
-        process.join(draw.uniform(0.2, 3.0))
+        process.join(draw.uniform(0.1, 1.0))
         process.kill()
     process.join(300)
     stub.kill_at(0, 0, after=False)  # its number may become that of another process
