@@ -17,7 +17,7 @@ from tasks.errors import AccountError, AnswersPending
 from tasks.media import ImageRef
 from tasks.models.engines.batch import sending
 from tasks.models.engines.batch.engine import BatchEngine
-from tasks.models.engines.batch.provider import Rejected
+from tasks.models.engines.batch.provider import Provider, Rejected
 from tasks.models.engines.engine import Workplace, open_engine
 from tasks.models.engines.spec import EngineSpec, Prices
 from tasks.models.image_cache import ImageCache
@@ -236,6 +236,18 @@ def test_a_file_that_waits_is_kept_while_another_model_is_asked(
         finish(tmp_path, other, [of_other])
         assert len(finish(tmp_path, stub, requests)) == 3
         assert stub.stats()["uploads"] == 1
+
+
+def test_answers_that_the_provider_has_deleted_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise Rejected("HTTP 404")
+
+    requests = list(make_requests(2))
+    with running(BatchOptions(looks=0)) as stub:
+        look(tmp_path, stub.url, requests)
+        monkeypatch.setattr(Provider, "download", refuse)
+        with pytest.raises(Rejected, match="HTTP 404: batch batch_1 was sent earlier and may be paid for already; use"):
+            look(tmp_path, stub.url, requests)
 
 
 def _raise_interrupt(*_: object, **__: object) -> None:
