@@ -66,12 +66,15 @@ class Gate:
             f"of the judged labels in the blind sample that would change, {self.wins} would become right and "
             f"{self.losses} wrong{doubtful}"
         )
+        judged = self.wins + self.losses > 0
+        if not judged and not self.neither:
+            counted = "no verdict in the blind sample says yet whether proposed labels are right"
         if self.open:
             sure = f"at least {self.lower:.0%} of such changes are right (needed: over {self.level:.0%})"
             return f"labels may change without a person: {counted}; {sure}"
         needed = "it is unlikely that more verdicts will change that"
         if self.missing is not None:
-            needed = f"{self.missing} more right ones in a row would be enough"
+            needed = f"{self.missing} {'more ' if judged else ''}right ones in a row would be enough"
         return f"no label changes without a person: {counted}; {needed}"
 
 
