@@ -203,7 +203,7 @@ class Reader:
         for file in output.rglob("record.json"):
             record = json.loads(file.read_text("utf-8"))
             self.volatile |= {record["recipe"]: "<recipe>", record["code"]: "<code>"}
-            inputs = record["inputs"].values()
+            inputs = [record["content"], *record["inputs"].values()]  # `content` contains the paths of images
             self.volatile |= {text: "<input>" for text in inputs if len(text) > SHORT}
         self.volatile.pop("", None)
         for number, folder in enumerate(sorted(output.glob("correction/students/*"), key=student_key), 1):
